@@ -1,0 +1,1 @@
+"""The connection between a host runtime and its broker."""

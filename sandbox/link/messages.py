@@ -1,0 +1,239 @@
+"""The frames of the link, one JSON object a WebSocket text frame, told apart by ``type``.
+
+Names follow who speaks: the broker sends ``BrokerMessage``, the runtime ``RuntimeMessage``.
+A frame that does not parse ends the connection; it is never half understood.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import Field, TypeAdapter
+
+from sandbox.spec import RunResult, RunSpec, Value
+
+LINK_PATH = "/v1/runtime/link"
+ENROL_PATH = "/v1/runtime/enrol"
+BLOB_PATH = "/v1/runtime/blobs/{sha256}"
+LINK_AUDIENCE = b"awgp-broker"
+"""Signed after the nonce, so that a signature made for another purpose does not fit here."""
+
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+
+
+class KillReason(StrEnum):
+    """Why the control plane ends a run; decides its outcome."""
+
+    CANCELLED = "cancelled"
+    HALTED = "halted"
+    LEASE_LOST = "lease_lost"
+
+
+class OutputStream(StrEnum):
+    """Which of the agent's pipes a record came from."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+class RunRef(Value):
+    """One attempt of one run."""
+
+    run_id: UUID
+    attempt: int = Field(ge=1)
+
+
+class RuntimeFacts(Value):
+    """What the runtime's probe found; shown to operators, required by policy."""
+
+    runtime_version: str
+    gvisor_version: str | None = None
+    platform: str | None = None
+    docker_version: str | None = None
+    kernel: str | None = None
+    architecture: str = ""
+    cpus: int = 0
+    checks: tuple[str, ...] = ()
+    """Names of the probe's checks that held."""
+    null_runner: bool = False
+
+
+class LogRecord(Value):
+    """Bytes of the combined output stream, beginning at ``offset``."""
+
+    offset: int = Field(ge=0)
+    stream: OutputStream
+    at: datetime
+    data_b64: str
+
+    @property
+    def data(self) -> bytes:
+        """The bytes themselves."""
+        return base64.b64decode(self.data_b64, validate=True)
+
+    @property
+    def end(self) -> int:
+        """Offset just past this record."""
+        return self.offset + len(self.data)
+
+
+# broker → runtime
+
+
+class Challenge(Value):
+    type: Literal["challenge"] = "challenge"
+    nonce: str
+    """Base64, 32 random bytes; good for one connection."""
+
+
+class Welcome(Value):
+    type: Literal["welcome"] = "welcome"
+    session_token: str
+    lease_seconds: float
+    heartbeat_seconds: float
+    warrant_jwks: str
+    """A JWK set as JSON text."""
+
+
+class Refused(Value):
+    type: Literal["refused"] = "refused"
+    reason: str
+
+
+class Place(Value):
+    type: Literal["place"] = "place"
+    run_id: UUID
+    attempt: int = Field(ge=1)
+    warrant: str
+    spec: RunSpec
+    lease_seconds: float
+
+
+class Renewed(Value):
+    """These runs' leases now count from the sending of the named heartbeat."""
+
+    type: Literal["renewed"] = "renewed"
+    heartbeat_id: int
+    runs: tuple[RunRef, ...]
+
+
+class Kill(Value):
+    type: Literal["kill"] = "kill"
+    run_id: UUID
+    attempt: int = Field(ge=1)
+    reason: KillReason
+
+
+class LogAck(Value):
+    """Everything before ``offset`` is durable with the broker."""
+
+    type: Literal["log_ack"] = "log_ack"
+    run_id: UUID
+    attempt: int = Field(ge=1)
+    offset: int = Field(ge=0)
+
+
+class EndedAck(Value):
+    type: Literal["ended_ack"] = "ended_ack"
+    run_id: UUID
+    attempt: int = Field(ge=1)
+
+
+# runtime → broker
+
+
+class Hello(Value):
+    type: Literal["hello"] = "hello"
+    runtime_id: UUID
+    tenant_id: UUID
+    signature: str
+    """Base64 Ed25519 signature over nonce bytes + ``LINK_AUDIENCE``."""
+    capacity: int = Field(ge=1)
+    facts: RuntimeFacts
+    live: tuple[RunRef, ...] = ()
+
+
+class Heartbeat(Value):
+    type: Literal["heartbeat"] = "heartbeat"
+    heartbeat_id: int
+    free: int = Field(ge=0)
+    live: tuple[RunRef, ...] = ()
+
+
+class Placed(Value):
+    """The runtime has recorded the placement durably (accepted), or refuses it."""
+
+    type: Literal["placed"] = "placed"
+    run_id: UUID
+    attempt: int = Field(ge=1)
+    accepted: bool
+    error: str | None = None
+
+
+class Started(Value):
+    type: Literal["started"] = "started"
+    run_id: UUID
+    attempt: int = Field(ge=1)
+    container_id: str
+
+
+class Log(Value):
+    type: Literal["log"] = "log"
+    run_id: UUID
+    attempt: int = Field(ge=1)
+    offset: int = Field(ge=0)
+    records: tuple[LogRecord, ...]
+
+
+class Ended(Value):
+    type: Literal["ended"] = "ended"
+    run_id: UUID
+    attempt: int = Field(ge=1)
+    result: RunResult
+
+
+BrokerMessage = Annotated[
+    Challenge | Welcome | Refused | Place | Renewed | Kill | LogAck | EndedAck,
+    Field(discriminator="type"),
+]
+RuntimeMessage = Annotated[
+    Hello | Heartbeat | Placed | Started | Log | Ended, Field(discriminator="type")
+]
+
+_BROKER: TypeAdapter[BrokerMessage] = TypeAdapter(BrokerMessage)
+_RUNTIME: TypeAdapter[RuntimeMessage] = TypeAdapter(RuntimeMessage)
+
+
+class EnrolRequest(Value):
+    """Body of the enrolment call."""
+
+    token: str = Field(min_length=16, max_length=512)
+    name: str = Field(min_length=1, max_length=100)
+    public_key: str
+    """Base64 of the raw 32 byte Ed25519 public key."""
+
+
+class EnrolResponse(Value):
+    """Who the runtime now is."""
+
+    runtime_id: UUID
+    tenant_id: UUID
+
+
+def parse_from_broker(text: str | bytes) -> BrokerMessage:
+    """Reads one frame of the broker; raises ``pydantic.ValidationError``."""
+    return _BROKER.validate_json(text)
+
+
+def parse_from_runtime(text: str | bytes) -> RuntimeMessage:
+    """Reads one frame of a runtime; raises ``pydantic.ValidationError``."""
+    return _RUNTIME.validate_json(text)
+
+
+def encode(message: Value) -> str:
+    """Returns the frame's JSON text."""
+    return message.model_dump_json()
