@@ -1,0 +1,169 @@
+"""A policy version: what makes work risky, who approves which level, what running costs."""
+
+from itertools import pairwise
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from models.domain.approval import ApprovalTier
+from models.domain.money import PPM, Amount
+from models.domain.risk import Points, RiskLevel
+
+Words = Annotated[str, StringConstraints(min_length=3, max_length=200, strip_whitespace=True)]
+FactorId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
+Expression = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+"""A CEL expression over the facts."""
+Seconds = Annotated[int, Field(ge=1, le=90 * 86_400, strict=True)]
+
+MEBIBYTE = 1024 * 1024
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PolicyInfo(_Part):
+    """What the version is called. The digest, not the name, says which one it really is."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    version: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$")]
+    description: Annotated[str, StringConstraints(max_length=1000)] = ""
+
+
+class FactorRule(_Part):
+    """When the condition holds, its points are added to the score."""
+
+    id: FactorId
+    when: Expression
+    points: Points | Expression
+    """0–100, or a CEL expression that gives an integer."""
+    words: Words
+
+
+class FloorRule(_Part):
+    """When the condition holds, the level is at least this one, whatever the score."""
+
+    id: FactorId
+    when: Expression
+    at_least: RiskLevel
+    words: Words
+
+
+class Thresholds(_Part):
+    """The lowest score of each level; below `L1` is L0. They rise strictly."""
+
+    L1: Points
+    L2: Points
+    L3: Points
+    L4: Points
+    L5: Points
+
+    @model_validator(mode="after")
+    def _rise(self) -> Self:
+        steps = self.steps()
+        for (low, low_at), (high, high_at) in pairwise(steps):
+            if low_at >= high_at:
+                raise ValueError(f"{high} ({high_at}) must start above {low} ({low_at})")
+        return self
+
+    def steps(self) -> tuple[tuple[RiskLevel, int], ...]:
+        """The levels above L0 with the score at which each starts, in rising order."""
+        levels = [level for level in RiskLevel if level is not RiskLevel.L0]
+        return tuple(zip(levels, (self.L1, self.L2, self.L3, self.L4, self.L5), strict=True))
+
+
+class ApprovalRule(_Part):
+    """Who must approve one level, and how long they have."""
+
+    tier: ApprovalTier
+    quorum: Annotated[int, Field(ge=1, le=16, strict=True)]
+    expires_after: Annotated[int, Field(ge=60, le=90 * 86_400, strict=True)]
+    """Seconds from the opening of the approval."""
+    remind_after: Annotated[tuple[Annotated[int, Field(ge=60, strict=True)], ...], Field(max_length=8)] = ()
+    """Seconds from the opening; rising, and before the expiry."""
+    requires_acr: Annotated[tuple[str, ...], Field(max_length=8)] = ()
+    """Authentication classes (OIDC `acr`), any one of which is good enough; empty asks for none."""
+    reason_required: bool = False
+
+    @model_validator(mode="after")
+    def _reminders_come_before_the_end(self) -> Self:
+        times = (0, *self.remind_after, self.expires_after)
+        if any(early >= late for early, late in pairwise(times)):
+            raise ValueError("remind_after must rise and stay below expires_after")
+        return self
+
+
+class Prices(_Part):
+    """What running costs."""
+
+    sandbox_second_nano_usd: Amount
+    """For each begun second of a sandbox's life."""
+    minimum_nano_usd: Amount
+    """The least that a run which started costs."""
+
+
+class MoneyRules(_Part):
+    """How holds behave."""
+
+    max_waiting_hold_share_ppm: Annotated[int, Field(ge=0, le=PPM, strict=True)] = PPM // 2
+    """The part of a budget that holds waiting for an approval may take together, in parts per million."""
+    awaiting_budget_deadline: Seconds = 7 * 86_400
+    """Seconds that an item waits for money before it expires."""
+
+
+class DefaultLimits(_Part):
+    """The limits of a run that asks for none of its own."""
+
+    wall_seconds: Annotated[int, Field(ge=1, le=7 * 86_400, strict=True)] = 900
+    memory_bytes: Annotated[int, Field(ge=16 * MEBIBYTE, le=2**40, strict=True)] = 512 * MEBIBYTE
+    cpu_nanos: Annotated[int, Field(ge=10_000_000, le=10**12, strict=True)] = 1_000_000_000
+    """Billionths of a CPU."""
+    pids: Annotated[int, Field(ge=4, le=32_768, strict=True)] = 256
+    disk_bytes: Annotated[int, Field(ge=MEBIBYTE, le=2**40, strict=True)] = 256 * MEBIBYTE
+    tmp_bytes: Annotated[int, Field(ge=MEBIBYTE, le=2**40, strict=True)] = 64 * MEBIBYTE
+    output_bytes: Annotated[int, Field(ge=1024, le=2**30, strict=True)] = 64 * MEBIBYTE
+    artifact_bytes: Annotated[int, Field(ge=0, le=2**36, strict=True)] = 64 * MEBIBYTE
+
+
+class ApprovalRules(_Part):
+    """Who approves each level that waits. L0 and L1 go on by themselves."""
+
+    L2: ApprovalRule
+    L3: ApprovalRule
+    L4: ApprovalRule
+    L5: ApprovalRule
+
+    @model_validator(mode="after")
+    def _the_highest_are_the_holdings(self) -> Self:
+        # INVARIANT: L4–L5 are decided by the holding alone; no policy can say otherwise.
+        for level, rule in (("L4", self.L4), ("L5", self.L5)):
+            if rule.tier is not ApprovalTier.HOLDING:
+                raise ValueError(f"{level}.tier must be 'holding': L4 and L5 are the holding's alone")
+        return self
+
+    def of(self, level: RiskLevel) -> ApprovalRule | None:
+        """The rule of a level; None for L0 and L1."""
+        rules = {RiskLevel.L2: self.L2, RiskLevel.L3: self.L3, RiskLevel.L4: self.L4, RiskLevel.L5: self.L5}
+        return rules.get(level)
+
+
+class Policy(_Part):
+    """One whole, valid policy version. `models.rules.policy.load` makes it and checks the CEL."""
+
+    policy: PolicyInfo
+    levels: Thresholds
+    factors: Annotated[tuple[FactorRule, ...], Field(max_length=200)]
+    floors: Annotated[tuple[FloorRule, ...], Field(max_length=100)] = ()
+    approvals: ApprovalRules
+    prices: Prices
+    money: MoneyRules = MoneyRules()
+    limits: DefaultLimits = DefaultLimits()
+
+    @model_validator(mode="after")
+    def _ids_are_told_apart(self) -> Self:
+        seen: set[str] = set()
+        for rule in (*self.factors, *self.floors):
+            if rule.id in seen:
+                raise ValueError(f"the id {rule.id!r} is used twice among factors and floors")
+            seen.add(rule.id)
+        return self
