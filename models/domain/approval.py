@@ -1,5 +1,6 @@
 """An approval is a question to humans; a decision is one human's answer."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
@@ -58,8 +59,8 @@ class ApprovalRequirement(BaseModel):
 class Human(BaseModel):
     """Who somebody is, in the two ways in which one human could come twice.
 
-    `user_id` is unique in its tenant alone, so the key is the pair; `subject` is what the issuer calls the
-    human, or their verified e-mail address, in whichever tenant.
+    `user_id` is unique in its tenant alone, so the key is the pair; `subject` (what the issuer calls
+    them) and the e-mail address tell that one person has an account in two tenants.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,17 +68,7 @@ class Human(BaseModel):
     tenant_id: UUID
     user_id: UUID
     subject: str
-
-
-class Decider(Human):
-    """Somebody who wants to decide, with what is known of them from their token and from the database."""
-
-    is_human: bool
-    """False for assistants, services and automations: they never decide."""
-    tenant_kind: TenantKind
-    """The kind of the decider's own tenant, from the database and not from the token."""
-    roles: frozenset[str]
-    acr: str | None = None
+    email: str | None = None
 
 
 class DecisionView(Human):
@@ -86,6 +77,52 @@ class DecisionView(Human):
     verdict: Verdict
     as_holding: bool = False
     """Whether it was cast with the holding's right (checked when it was written)."""
+
+
+class ApprovalQuestion(BaseModel):
+    """An open approval, as the rules see it; all of it from the database, nothing from a token."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requirement: ApprovalRequirement
+    item_tenant_id: UUID
+    holding_tenant_id: UUID
+    requesters: tuple[Human, ...]
+    """Who asked, and the humans on whose behalf (the owner behind an assistant): none of them decides."""
+    status: ApprovalStatus
+    expires_at: datetime
+
+
+class RefusalCode(StrEnum):
+    """Why somebody may not decide. The first one that applies, in this order, is the answer."""
+
+    NOT_A_HUMAN = "not_a_human"
+    FOREIGN_TENANT = "foreign_tenant"
+    HOLDING_ONLY = "holding_only"
+    ROLE_MISSING = "role_missing"
+    OWN_REQUEST = "own_request"
+    ALREADY_CLOSED = "already_closed"
+    EXPIRED = "expired"
+    ALREADY_VOTED = "already_voted"
+    ACR_TOO_LOW = "acr_too_low"
+    REASON_MISSING = "reason_missing"
+
+
+class DecisionAllowed(BaseModel):
+    """Yes; `as_holding` is to be recorded with the decision."""
+
+    model_config = ConfigDict(frozen=True)
+
+    as_holding: bool
+
+
+class DecisionRefused(BaseModel):
+    """No, and why, in words for the one who tried."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: RefusalCode
+    words: str
 
 
 class Tally(BaseModel):

@@ -6,7 +6,8 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from models.domain.approval import ApprovalTier
-from models.domain.money import PPM, Amount
+from models.domain.errors import InvalidInput
+from models.domain.money import PPM, NanoUsd
 from models.domain.risk import Points, RiskLevel
 
 Words = Annotated[str, StringConstraints(min_length=3, max_length=200, strip_whitespace=True)]
@@ -15,7 +16,16 @@ Expression = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 """A CEL expression over the facts."""
 Seconds = Annotated[int, Field(ge=1, le=90 * 86_400, strict=True)]
 
+# A thousand dollars: times the longest run it still fits 64 bits, and canonical JSON (2**53) holds it.
+Price = Annotated[NanoUsd, Field(ge=0, le=10**12, strict=True)]
+
 MEBIBYTE = 1024 * 1024
+
+
+class InvalidPolicy(InvalidInput):
+    """The text is no policy. `extra["errors"]` lists {where, line, what}, in the order of the text."""
+
+    type, title = "invalid-policy", "Invalid policy"
 
 
 class _Part(BaseModel):
@@ -96,9 +106,9 @@ class ApprovalRule(_Part):
 class Prices(_Part):
     """What running costs."""
 
-    sandbox_second_nano_usd: Amount
+    sandbox_second_nano_usd: Price
     """For each begun second of a sandbox's life."""
-    minimum_nano_usd: Amount
+    minimum_nano_usd: Price
     """The least that a run which started costs."""
 
 
@@ -112,17 +122,19 @@ class MoneyRules(_Part):
 
 
 class DefaultLimits(_Part):
-    """The limits of a run that asks for none of its own."""
+    """The limits of a run that asks for none of its own. Fields and ranges are the sandbox's."""
 
-    wall_seconds: Annotated[int, Field(ge=1, le=7 * 86_400, strict=True)] = 900
-    memory_bytes: Annotated[int, Field(ge=16 * MEBIBYTE, le=2**40, strict=True)] = 512 * MEBIBYTE
-    cpu_nanos: Annotated[int, Field(ge=10_000_000, le=10**12, strict=True)] = 1_000_000_000
+    memory_bytes: Annotated[int, Field(ge=32 * MEBIBYTE, le=2**40, strict=True)] = 512 * MEBIBYTE
+    cpu_nanos: Annotated[int, Field(ge=10**7, le=10**12, strict=True)] = 10**9
     """Billionths of a CPU."""
-    pids: Annotated[int, Field(ge=4, le=32_768, strict=True)] = 256
-    disk_bytes: Annotated[int, Field(ge=MEBIBYTE, le=2**40, strict=True)] = 256 * MEBIBYTE
+    pids: Annotated[int, Field(ge=128, le=65_536, strict=True)] = 512
+    nproc: Annotated[int, Field(ge=4, le=4096, strict=True)] = 64
+    disk_bytes: Annotated[int, Field(ge=MEBIBYTE, le=2**40, strict=True)] = 128 * MEBIBYTE
     tmp_bytes: Annotated[int, Field(ge=MEBIBYTE, le=2**40, strict=True)] = 64 * MEBIBYTE
-    output_bytes: Annotated[int, Field(ge=1024, le=2**30, strict=True)] = 64 * MEBIBYTE
-    artifact_bytes: Annotated[int, Field(ge=0, le=2**36, strict=True)] = 64 * MEBIBYTE
+    output_bytes: Annotated[int, Field(ge=1024, le=2**34, strict=True)] = 64 * MEBIBYTE
+    artifact_bytes: Annotated[int, Field(ge=0, le=2**34, strict=True)] = 64 * MEBIBYTE
+    wall_seconds: Annotated[int, Field(ge=1, le=30 * 86_400, strict=True)] = 3600
+    nofile: Annotated[int, Field(ge=64, le=2**20, strict=True)] = 1024
 
 
 class ApprovalRules(_Part):
