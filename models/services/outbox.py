@@ -1,0 +1,31 @@
+"""Two writes are never hoped for: what must reach another system after the commit is written in the transaction."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from models.services.ids import new_id
+from models.tables.records import OutboxRow
+
+
+class OutboxKind(StrEnum):
+    """What the relay knows to send."""
+
+    START_WORK_ITEM = "start_work_item"
+    SIGNAL_WORK_ITEM = "signal_work_item"
+    SIGNAL_APPROVAL = "signal_approval"
+    BUDGET_CHANGED = "budget_changed"
+    HALT_CHANGED = "halt_changed"
+    KILL_RUN = "kill_run"
+    WEBHOOK = "webhook"
+
+
+def enqueue(session: AsyncSession, tenant_id: UUID, kind: OutboxKind, payload: dict[str, Any]) -> UUID:
+    """Add an entry, sent at least once after this transaction; returns its id (the receiver's idempotency key)."""
+    entry = OutboxRow(tenant_id=tenant_id, id=new_id(), kind=kind, payload=payload)
+    session.add(entry)
+    return entry.id
