@@ -1,0 +1,90 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// defaultPath is what Docker gives a container whose image names no PATH.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// config is guest.json, written by the runtime before the container starts.
+type config struct {
+	Argv    []string    `json:"argv"`
+	Env     environment `json:"env"`
+	Workdir string      `json:"workdir"`
+	// UID is applied only where the guest itself runs as root; normally Docker has done it.
+	UID int    `json:"uid"`
+	In  string `json:"in"`
+	Out string `json:"out"`
+	// MaxArtifactBytes bounds all artifacts together; the runtime enforces it again outside.
+	MaxArtifactBytes int64 `json:"max_artifact_bytes"`
+	// FinishWaitSeconds is how long the guest waits for a silent host after the agent's end.
+	FinishWaitSeconds float64 `json:"finish_wait_seconds"`
+
+	socket string
+}
+
+// environment accepts {"K": "V"} and the image's own form ["K=V"].
+type environment []string
+
+func (e *environment) UnmarshalJSON(text []byte) error {
+	var list []string
+	if json.Unmarshal(text, &list) == nil {
+		*e = list
+		return nil
+	}
+	var table map[string]string
+	if err := json.Unmarshal(text, &table); err != nil {
+		return fmt.Errorf("env is neither an object of strings nor a list of K=V: %w", err)
+	}
+	for key, value := range table {
+		*e = append(*e, key+"="+value)
+	}
+	return nil
+}
+
+// lookup gives the last value of a name, as execve's receivers mostly do.
+func (e environment) lookup(name string) (string, bool) {
+	for i := len(e) - 1; i >= 0; i-- {
+		if key, value, found := cut(e[i]); found && key == name {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+func cut(entry string) (key, value string, found bool) {
+	for i := 0; i < len(entry); i++ {
+		if entry[i] == '=' {
+			return entry[:i], entry[i+1:], true
+		}
+	}
+	return entry, "", false
+}
+
+func readConfig(folder string) (config, error) {
+	c := config{
+		Workdir:           "/workspace",
+		Out:               "/workspace/out",
+		MaxArtifactBytes:  64 << 20,
+		FinishWaitSeconds: 600,
+		socket:            filepath.Join(folder, "guest.sock"),
+	}
+	text, err := os.ReadFile(filepath.Join(folder, "guest.json"))
+	if err != nil {
+		return c, err
+	}
+	if err := json.Unmarshal(text, &c); err != nil {
+		return c, fmt.Errorf("guest.json: %w", err)
+	}
+	if len(c.Argv) == 0 || c.Argv[0] == "" {
+		return c, fmt.Errorf("guest.json: argv is empty")
+	}
+	if _, found := c.Env.lookup("PATH"); !found {
+		c.Env = append(c.Env, "PATH="+defaultPath)
+	}
+	return c, nil
+}

@@ -1,0 +1,3 @@
+module awgp.example.com/sandbox/guest
+
+go 1.22
