@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
-from sandbox.link.backend import ConnectedRuntime, LinkRefused
+from sandbox.link.backend import ConnectedRuntime, LinkRefusedError
 from sandbox.link.connection import RuntimeConnection
 from sandbox.link.hub import RuntimeHub
 from sandbox.link.messages import (
@@ -69,21 +69,19 @@ async def _enrol(request: web.Request) -> web.Response:
         return _problem(422, "This is not an enrolment", "token, name and public_key are needed")
     try:
         identity = await hub.backend.enrol(wanted.token, wanted.name, key)
-    except LinkRefused as refusal:
+    except LinkRefusedError as refusal:
         return _problem(403, "Enrolment refused", refusal.reason)
     return web.json_response(text=identity.model_dump_json())
 
 
 async def _link(request: web.Request) -> web.WebSocketResponse:
     hub = request.app[HUB]
-    socket = web.WebSocketResponse(
-        heartbeat=hub.times.heartbeat_seconds * 2, max_msg_size=MAX_FRAME_BYTES
-    )
+    socket = web.WebSocketResponse(heartbeat=hub.times.heartbeat_seconds * 2, max_msg_size=MAX_FRAME_BYTES)
     await socket.prepare(request)
     try:
         connection, hello = await _authenticate(hub, socket)
         orders = await hub.backend.on_hello(connection.runtime, hello.live)
-    except LinkRefused as refusal:
+    except LinkRefusedError as refusal:
         await socket.send_str(encode(Refused(reason=refusal.reason)))
         await socket.close()
         return socket
@@ -98,34 +96,30 @@ async def _link(request: web.Request) -> web.WebSocketResponse:
     )
     for order in orders:
         run = order.run
-        await connection.send(
-            Kill(run_id=run.run_id, attempt=run.attempt, reason=order.reason)
-        )
+        await connection.send(Kill(run_id=run.run_id, attempt=run.attempt, reason=order.reason))
     await hub.attend(connection)
     return socket
 
 
-async def _authenticate(
-    hub: RuntimeHub, socket: web.WebSocketResponse
-) -> tuple[RuntimeConnection, Hello]:
+async def _authenticate(hub: RuntimeHub, socket: web.WebSocketResponse) -> tuple[RuntimeConnection, Hello]:
     nonce = secrets.token_bytes(32)
     await socket.send_str(encode(Challenge(nonce=base64.b64encode(nonce).decode())))
     try:
         frame = await socket.receive(timeout=hub.times.hello_seconds)
     except TimeoutError:
-        raise LinkRefused("no hello in time") from None
+        raise LinkRefusedError("no hello in time") from None
     if frame.type is not WSMsgType.TEXT:
-        raise LinkRefused("a hello is expected first")
+        raise LinkRefusedError("a hello is expected first")
     try:
         hello = parse_from_runtime(frame.data)
     except ValidationError:
-        raise LinkRefused("the hello could not be read") from None
+        raise LinkRefusedError("the hello could not be read") from None
     if not isinstance(hello, Hello):
-        raise LinkRefused("a hello is expected first")
+        raise LinkRefusedError("a hello is expected first")
     key = await hub.backend.public_key(hello.runtime_id, hello.tenant_id)
     if key is None or not _signed(key, nonce, hello.signature):
         await hub.backend.on_refused(hello.runtime_id, hello.tenant_id, "signature")
-        raise LinkRefused("unknown runtime or wrong signature")
+        raise LinkRefusedError("unknown runtime or wrong signature")
     runtime = ConnectedRuntime(hello.runtime_id, hello.tenant_id, hello.facts, hello.capacity)
     log.info("runtime_connected", runtime_id=str(hello.runtime_id), live=len(hello.live))
     return RuntimeConnection(socket, runtime, hub.backend), hello
@@ -165,7 +159,7 @@ async def _get_blob(request: web.Request) -> web.StreamResponse:
     return response
 
 
-class _WrongDigest(Exception):
+class _WrongDigestError(Exception):
     pass
 
 
@@ -176,15 +170,15 @@ async def _verified(request: web.Request, digest: str) -> AsyncIterator[bytes]:
         seen.update(chunk)
         yield chunk
     if seen.hexdigest() != digest:
-        raise _WrongDigest
+        raise _WrongDigestError
 
 
 async def _put_blob(request: web.Request) -> web.StreamResponse:
     hub, connection, digest = _session(request)
     try:
         await hub.backend.store_blob(connection.runtime, digest, _verified(request, digest))
-    except _WrongDigest:
+    except _WrongDigestError:
         return _problem(422, "The content is not what the digest says")
-    except LinkRefused as refusal:
+    except LinkRefusedError as refusal:
         return _problem(403, "Blob refused", refusal.reason)
     return web.Response(status=204)

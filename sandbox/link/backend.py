@@ -1,7 +1,7 @@
 """What the hub needs from the control plane, and nothing of how it is done.
 
 The broker implements ``RuntimeBackend`` over PostgreSQL and the blob store; the tests over a
-dictionary. Every method may raise ``LinkRefused``; any other error ends that connection, and the
+dictionary. Every method may raise ``LinkRefusedError``; any other error ends that connection, and the
 runtime comes back and says again what was not acknowledged. So **every ``on_…`` is repeatable**:
 the same report can arrive twice, also through another broker.
 """
@@ -24,7 +24,7 @@ from sandbox.link.messages import (
 from sandbox.spec import RunResult
 
 
-class LinkRefused(Exception):
+class LinkRefusedError(Exception):
     """The control plane says no; ``reason`` is told to the runtime."""
 
     def __init__(self, reason: str) -> None:
@@ -32,7 +32,7 @@ class LinkRefused(Exception):
         self.reason = reason
 
 
-class RuntimeUnavailable(Exception):
+class RuntimeUnavailableError(Exception):
     """The permit's runtime has gone, or did not answer in time: retryable, at once."""
 
 
@@ -58,7 +58,7 @@ class RuntimeBackend(Protocol):
     """The control plane's side of the runtimes' endpoint."""
 
     async def enrol(self, token: str, name: str, public_key: bytes) -> EnrolResponse:
-        """Burns the one-time token and records the raw 32 byte key, or raises ``LinkRefused``."""
+        """Burns the one-time token and records the raw 32 byte key, or raises ``LinkRefusedError``."""
         ...
 
     async def public_key(self, runtime_id: UUID, tenant_id: UUID) -> bytes | None:
@@ -69,9 +69,7 @@ class RuntimeBackend(Protocol):
         """Somebody called in under this name and could not prove it."""
         ...
 
-    async def on_hello(
-        self, runtime: ConnectedRuntime, live: Sequence[RunRef]
-    ) -> Sequence[KillOrder]:
+    async def on_hello(self, runtime: ConnectedRuntime, live: Sequence[RunRef]) -> Sequence[KillOrder]:
         """A runtime is there; ``live`` is what it still runs. Answers what it must end."""
         ...
 
@@ -91,9 +89,7 @@ class RuntimeBackend(Protocol):
         """Its container runs."""
         ...
 
-    async def on_log(
-        self, runtime: ConnectedRuntime, run: RunRef, records: Sequence[LogRecord]
-    ) -> int:
+    async def on_log(self, runtime: ConnectedRuntime, run: RunRef, records: Sequence[LogRecord]) -> int:
         """Stores the records and returns the offset before which all is durable (acked)."""
         ...
 
@@ -101,14 +97,10 @@ class RuntimeBackend(Protocol):
         """Commits the result; acknowledged when this returns. An unknown run returns too."""
         ...
 
-    async def open_blob(
-        self, runtime: ConnectedRuntime, sha256: str
-    ) -> AsyncIterator[bytes] | None:
+    async def open_blob(self, runtime: ConnectedRuntime, sha256: str) -> AsyncIterator[bytes] | None:
         """Returns the content if a live run of this runtime names it, else None (404)."""
         ...
 
-    async def store_blob(
-        self, runtime: ConnectedRuntime, sha256: str, chunks: AsyncIterator[bytes]
-    ) -> None:
+    async def store_blob(self, runtime: ConnectedRuntime, sha256: str, chunks: AsyncIterator[bytes]) -> None:
         """Stores the content; the hub verifies the digest as the chunks pass and raises in them."""
         ...

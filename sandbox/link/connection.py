@@ -11,7 +11,7 @@ import structlog
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
-from sandbox.link.backend import ConnectedRuntime, RuntimeBackend, RuntimeUnavailable
+from sandbox.link.backend import ConnectedRuntime, RuntimeBackend, RuntimeUnavailableError
 from sandbox.link.messages import (
     Ended,
     EndedAck,
@@ -68,7 +68,7 @@ class RuntimeConnection:
         self._answers[run] = answer
         try:
             if not await self.send(message):
-                raise RuntimeUnavailable("the connection ended")
+                raise RuntimeUnavailableError("the connection ended")
             placed = await answer
             if placed.accepted:
                 self.seat.live.add(run)
@@ -92,7 +92,7 @@ class RuntimeConnection:
             await asyncio.gather(reports, return_exceptions=True)
             for answer in self._answers.values():
                 if not answer.done():
-                    answer.set_exception(RuntimeUnavailable("the connection ended"))
+                    answer.set_exception(RuntimeUnavailableError("the connection ended"))
 
     async def close(self, why: str) -> None:
         """Ends the connection."""

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from sandbox.link.backend import ConnectedRuntime, RuntimeBackend, RuntimeUnavailable
+from sandbox.link.backend import ConnectedRuntime, RuntimeBackend, RuntimeUnavailableError
 from sandbox.link.connection import RuntimeConnection
 from sandbox.link.messages import Kill, KillReason, Place, Placed, Renewed, RunRef
 from sandbox.link.places import Permit, Places
@@ -50,9 +50,7 @@ class RuntimeHub:
         times: Lease and heartbeat.
     """
 
-    def __init__(
-        self, backend: RuntimeBackend, warrant_jwks: str, times: LinkTimes | None = None
-    ) -> None:
+    def __init__(self, backend: RuntimeBackend, warrant_jwks: str, times: LinkTimes | None = None) -> None:
         self.backend = backend
         self.warrant_jwks = warrant_jwks
         self.times = times or LinkTimes()
@@ -83,13 +81,13 @@ class RuntimeHub:
             Its answer; ``accepted`` may be False with its reason.
 
         Raises:
-            RuntimeUnavailable: It has gone or kept silent. It may still have recorded the run:
+            RuntimeUnavailableError: It has gone or kept silent. It may still have recorded the run:
                 only the run's lease says when that is over.
         """
         connection = self._connections.get(permit.runtime_id)
         if not permit.usable or connection is None or connection.seat is not permit.seat:
             permit.release()
-            raise RuntimeUnavailable("the runtime of this place has gone")
+            raise RuntimeUnavailableError("the runtime of this place has gone")
         run = RunRef(run_id=run_id, attempt=attempt)
         permit.turn_into(run)
         message = Place(
@@ -103,7 +101,7 @@ class RuntimeHub:
             async with asyncio.timeout(wait_seconds):
                 return await connection.ask_place(run, message)
         except TimeoutError:
-            raise RuntimeUnavailable("the runtime did not record the run in time") from None
+            raise RuntimeUnavailableError("the runtime did not record the run in time") from None
         finally:
             permit.seat.pending.discard(run)
             self.places.wake(permit.tenant_id)

@@ -85,12 +85,16 @@ class LogRecord(Value):
 
 
 class Challenge(Value):
+    """Opens each connection."""
+
     type: Literal["challenge"] = "challenge"
     nonce: str
     """Base64, 32 random bytes; good for one connection."""
 
 
 class Welcome(Value):
+    """The runtime is who it says."""
+
     type: Literal["welcome"] = "welcome"
     session_token: str
     lease_seconds: float
@@ -100,11 +104,15 @@ class Welcome(Value):
 
 
 class Refused(Value):
+    """It is not; the connection ends."""
+
     type: Literal["refused"] = "refused"
     reason: str
 
 
 class Place(Value):
+    """A claimed run, with the warrant to run it."""
+
     type: Literal["place"] = "place"
     run_id: UUID
     attempt: int = Field(ge=1)
@@ -122,6 +130,8 @@ class Renewed(Value):
 
 
 class Kill(Value):
+    """End this run."""
+
     type: Literal["kill"] = "kill"
     run_id: UUID
     attempt: int = Field(ge=1)
@@ -138,6 +148,8 @@ class LogAck(Value):
 
 
 class EndedAck(Value):
+    """The result is committed; the runtime may forget the run."""
+
     type: Literal["ended_ack"] = "ended_ack"
     run_id: UUID
     attempt: int = Field(ge=1)
@@ -147,6 +159,8 @@ class EndedAck(Value):
 
 
 class Hello(Value):
+    """Who the runtime is, and what it still runs."""
+
     type: Literal["hello"] = "hello"
     runtime_id: UUID
     tenant_id: UUID
@@ -158,6 +172,8 @@ class Hello(Value):
 
 
 class Heartbeat(Value):
+    """The runtime lives; asks for its leases to be renewed."""
+
     type: Literal["heartbeat"] = "heartbeat"
     heartbeat_id: int
     free: int = Field(ge=0)
@@ -175,6 +191,8 @@ class Placed(Value):
 
 
 class Started(Value):
+    """The container runs."""
+
     type: Literal["started"] = "started"
     run_id: UUID
     attempt: int = Field(ge=1)
@@ -182,6 +200,8 @@ class Started(Value):
 
 
 class Log(Value):
+    """Output from ``offset`` on."""
+
     type: Literal["log"] = "log"
     run_id: UUID
     attempt: int = Field(ge=1)
@@ -190,6 +210,8 @@ class Log(Value):
 
 
 class Ended(Value):
+    """The result; said again until acknowledged."""
+
     type: Literal["ended"] = "ended"
     run_id: UUID
     attempt: int = Field(ge=1)
@@ -200,9 +222,7 @@ BrokerMessage = Annotated[
     Challenge | Welcome | Refused | Place | Renewed | Kill | LogAck | EndedAck,
     Field(discriminator="type"),
 ]
-RuntimeMessage = Annotated[
-    Hello | Heartbeat | Placed | Started | Log | Ended, Field(discriminator="type")
-]
+RuntimeMessage = Annotated[Hello | Heartbeat | Placed | Started | Log | Ended, Field(discriminator="type")]
 
 _BROKER: TypeAdapter[BrokerMessage] = TypeAdapter(BrokerMessage)
 _RUNTIME: TypeAdapter[RuntimeMessage] = TypeAdapter(RuntimeMessage)

@@ -1,0 +1,166 @@
+"""One attempt from start, or from re-attachment, to its result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from sandbox.bridge import Bridge
+from sandbox.outcome import judge
+from sandbox.runner import Job, Runner, SandboxExit, SandboxHandle, StartFailedError, Usage
+from sandbox.spec import RunOutcome, RunResult
+
+log = structlog.get_logger(__name__)
+
+_SAMPLE_SECONDS = 5.0
+_DRAIN_SECONDS = 5.0
+_GRACE_SECONDS = 5.0
+_POLITE = (RunOutcome.CANCELLED, RunOutcome.TIMED_OUT)
+"""These give the agent a TERM and a moment; a halt, a lost lease and a flood do not."""
+
+
+class Execution:
+    """Watches one sandbox: its guest, its limits, its end.
+
+    Args:
+        runner: What starts it.
+        job: What is started.
+        on_started: Called with the container's id and start time, once, before the agent is waited for.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        job: Job,
+        on_started: Callable[[str, datetime], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        self._runner = runner
+        self._job = job
+        self._on_started = on_started
+        self.bridge = Bridge(job.folder, job.spec.limits)
+        self._stopped: RunOutcome | None = None
+        self._stop = asyncio.Event()
+        self._usage = Usage()
+
+    def stop(self, outcome: RunOutcome) -> None:
+        """Ends the run with this outcome; the first reason stands."""
+        if self._stopped is None:
+            self._stopped = outcome
+            self._stop.set()
+
+    async def run(self) -> RunResult:
+        """Starts the sandbox and returns how it ended. Cancelling detaches; the sandbox lives on."""
+        if self._stopped is not None:
+            return self._never_started(self._stopped, "ended before it was started")
+        await self.bridge.start()
+        try:
+            try:
+                handle = await self._runner.start(self._job)
+            except StartFailedError as failure:
+                return self._never_started(failure.outcome, failure.detail)
+            started = datetime.now(UTC)
+            if self._on_started is not None:
+                await self._on_started(handle.container_id, started)
+            return await self._follow(handle, started)
+        finally:
+            await self.bridge.close()
+
+    async def resume(self, container_id: str, started: datetime) -> RunResult:
+        """Goes on with a sandbox that an earlier process started."""
+        await self.bridge.start()
+        try:
+            return await self._follow(self._runner.attach(container_id), started)
+        finally:
+            await self.bridge.close()
+
+    def _never_started(self, outcome: RunOutcome, detail: str) -> RunResult:
+        return RunResult(outcome=outcome, detail=detail[:2000], ended_at=datetime.now(UTC))
+
+    async def _follow(self, handle: SandboxHandle, started: datetime) -> RunResult:
+        exit_task = asyncio.create_task(handle.wait())
+        watchers = [
+            asyncio.create_task(self._watch_completion(handle)),
+            asyncio.create_task(self._watch_output()),
+            asyncio.create_task(self._watch_clock(started)),
+            asyncio.create_task(self._sample(handle)),
+            asyncio.create_task(self._terminate_when_told(handle)),
+        ]
+        try:
+            end = await exit_task
+            await self.bridge.drain(_DRAIN_SECONDS)
+        finally:
+            for task in (*watchers, exit_task):
+                task.cancel()
+            await asyncio.gather(*watchers, exit_task, return_exceptions=True)
+        return self._result(handle, end, started)
+
+    async def _watch_completion(self, handle: SandboxHandle) -> None:
+        await self.bridge.complete.wait()
+        # The last moment at which the cgroup is still there.
+        await self._take_sample(handle)
+        await self.bridge.finish()
+
+    async def _watch_output(self) -> None:
+        await self.bridge.over_limit.wait()
+        self.stop(RunOutcome.OUTPUT_LIMIT)
+
+    async def _watch_clock(self, started: datetime) -> None:
+        elapsed = (datetime.now(UTC) - started).total_seconds()
+        await asyncio.sleep(max(0.0, self._job.spec.limits.wall_seconds - elapsed))
+        self.stop(RunOutcome.TIMED_OUT)
+
+    async def _sample(self, handle: SandboxHandle) -> None:
+        while True:
+            await asyncio.sleep(_SAMPLE_SECONDS)
+            await self._take_sample(handle)
+
+    async def _take_sample(self, handle: SandboxHandle) -> None:
+        sample = await handle.usage()
+        if sample is None:
+            return
+        self._usage = Usage(
+            cpu_seconds=max(sample.cpu_seconds or 0.0, self._usage.cpu_seconds or 0.0),
+            memory_peak_bytes=max(sample.memory_peak_bytes or 0, self._usage.memory_peak_bytes or 0),
+        )
+
+    async def _terminate_when_told(self, handle: SandboxHandle) -> None:
+        await self._stop.wait()
+        if self._stopped in _POLITE and self.bridge.signal("TERM"):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE_SECONDS):
+                    await self.bridge.complete.wait()
+                    await asyncio.Event().wait()  # finish() lets the guest go; then we are cancelled.
+        if self._stopped is not RunOutcome.LEASE_LOST:
+            await self._take_sample(handle)
+        await handle.kill()
+
+    def _result(self, handle: SandboxHandle, end: SandboxExit, started: datetime) -> RunResult:
+        complete = handle.simulated or self.bridge.complete.is_set()
+        outcome, detail = judge(self._stopped, end, self.bridge.exit, complete=complete)
+        if self.bridge.intake.skipped:
+            listed = "; ".join(f"{path}: {why}" for path, why in self.bridge.intake.skipped.items())
+            detail = f"{detail}; not taken as artifacts: {listed}".removeprefix("; ")
+        usage = self._usage
+        if outcome is RunOutcome.OUT_OF_MEMORY and end.oom_flag:
+            usage = replace(usage, memory_peak_bytes=self._job.spec.limits.memory_bytes)
+        begin, finish = end.started_at or started, end.ended_at or datetime.now(UTC)
+        return RunResult(
+            outcome=outcome,
+            exit_code=end.exit_code,
+            detail=detail[:2000],
+            started_at=begin,
+            ended_at=finish,
+            wall_seconds=max(0.0, (finish - begin).total_seconds()),
+            cpu_seconds=usage.cpu_seconds,
+            memory_peak_bytes=usage.memory_peak_bytes,
+            output_bytes=self.bridge.spool.end,
+            artifacts=tuple(self.bridge.intake.kept.values()),
+            oom_flag=end.oom_flag,
+            simulated=handle.simulated,
+        )

@@ -1,0 +1,73 @@
+"""Cleans up after a start that failed.
+
+Docker says *removed*, and containerd keeps a task, a shim, a bundle and cgroups for ever.
+
+Seen with old and new gVisor; a missing command is enough. The cure waits until containerd has settled
+and deletes the task without force, then its container.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+
+import structlog
+
+from sandbox.engine import ENGINE_ERRORS, Engine
+
+log = structlog.get_logger(__name__)
+
+_SETTLE_SECONDS = 4.0
+_CTR_SECONDS = 20.0
+
+
+class FailedStarts:
+    """Removes what a failed start leaves.
+
+    Args:
+        engine: Where it failed.
+        containerd: Socket of that engine's containerd; None when it is not known: then what leaks is
+            only said.
+    """
+
+    def __init__(self, engine: Engine, containerd: str | None) -> None:
+        self._engine = engine
+        self._containerd = containerd
+        self._cures: set[asyncio.Task[None]] = set()
+
+    async def clean(self, container_id: str) -> None:
+        """Removes the container at once, and in the background what containerd keeps."""
+        with contextlib.suppress(*ENGINE_ERRORS, TimeoutError):
+            await self._engine.call(
+                lambda client: client.api.remove_container(container_id, force=True, v=True)
+            )
+        if self._containerd is None or shutil.which("ctr") is None:
+            log.warning("failed_start_may_leak", container=container_id)
+            return
+        cure = asyncio.create_task(self._cure(container_id, self._containerd))
+        self._cures.add(cure)
+        cure.add_done_callback(self._cures.discard)
+
+    async def _cure(self, container_id: str, containerd: str) -> None:
+        await asyncio.sleep(_SETTLE_SECONDS)
+        # Without -f: forced, it gives up on the shim and leaves it.
+        await _ctr(containerd, "task", "delete", container_id)
+        await _ctr(containerd, "container", "rm", container_id)
+
+    async def settled(self) -> None:
+        """Waits until nothing is being cleaned."""
+        await asyncio.gather(*self._cures, return_exceptions=True)
+
+
+async def _ctr(containerd: str, *arguments: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        "ctr", "-a", containerd, "-n", "moby", *arguments,
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(_CTR_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,120 @@
+"""How a spec becomes a sandbox: the protocol that Docker, and for development nothing, fulfils."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from sandbox.link.messages import RunRef, RuntimeFacts
+from sandbox.run_folder import RunFolder
+from sandbox.spec import RunOutcome, RunSpec
+
+
+class StartFailedError(Exception):
+    """The sandbox did not start; nothing of it is left."""
+
+    def __init__(self, outcome: RunOutcome, detail: str) -> None:
+        super().__init__(detail)
+        self.outcome = outcome
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the sandbox has used, as the host's cgroup counts it."""
+
+    cpu_seconds: float | None = None
+    memory_peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class SandboxExit:
+    """How a sandbox ended, as the engine says.
+
+    Attributes:
+        gone: The engine knows nothing of it any more.
+    """
+
+    exit_code: int | None
+    oom_flag: bool = False
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    error: str = ""
+    gone: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt to run."""
+
+    run: RunRef
+    spec: RunSpec
+    folder: RunFolder
+
+
+@dataclass(frozen=True)
+class Found:
+    """A sandbox of this runtime that the engine knows."""
+
+    run: RunRef
+    container_id: str
+    started: bool
+
+
+class SandboxHandle(Protocol):
+    """A sandbox that was started, by this process or by an earlier one."""
+
+    @property
+    def container_id(self) -> str:
+        """The engine's id."""
+        ...
+
+    @property
+    def simulated(self) -> bool:
+        """True where nothing is executed: no guest will come."""
+        ...
+
+    async def wait(self) -> SandboxExit:
+        """Waits for its end, however often the engine goes and comes back."""
+        ...
+
+    async def kill(self) -> None:
+        """Kills it; one that has ended already is no error."""
+        ...
+
+    async def usage(self) -> Usage | None:
+        """Samples what it has used; None when it cannot be had now."""
+        ...
+
+    async def remove(self) -> None:
+        """Removes what the engine keeps of it."""
+        ...
+
+
+class Runner(Protocol):
+    """Starts sandboxes and finds them again."""
+
+    async def facts(self) -> RuntimeFacts:
+        """Returns what was proved about this host; raises ``ProbeFailedError`` if it may not run work."""
+        ...
+
+    async def start(self, job: Job) -> SandboxHandle:
+        """Starts one; raises ``StartFailedError``."""
+        ...
+
+    async def find(self) -> list[Found]:
+        """Returns every sandbox that carries this runtime's label."""
+        ...
+
+    def attach(self, container_id: str) -> SandboxHandle:
+        """Returns the handle of a found one."""
+        ...
+
+
+class ProbeFailedError(Exception):
+    """This host does not fence what it runs; ``failed`` names each check that did not hold."""
+
+    def __init__(self, failed: dict[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {why}" for name, why in failed.items()))
+        self.failed = failed
