@@ -1,0 +1,1 @@
+"""The image that agents of ours run in, built without a registry."""
