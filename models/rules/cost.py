@@ -14,7 +14,7 @@ def worst_case(prices: Prices, wall_seconds: int) -> NanoUsd:
 
 
 def actual(prices: Prices, ran_seconds: float, wall_seconds: int) -> NanoUsd:
-    """What an attempt cost whose sandbox lived for `ran_seconds`. Not for one that never started: that is free.
+    """What an attempt cost whose sandbox lived for `ran_seconds`. One that never started is free.
 
     INVARIANT: never more than `worst_case(prices, wall_seconds)`. The moments that it takes us to end a run
     at its limit are ours, so the bill stops at the limit. Time may come as a float; money never is one.

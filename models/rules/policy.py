@@ -5,6 +5,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+import cel
 import rfc8785
 from pydantic import ValidationError
 
@@ -48,14 +49,19 @@ def default_text() -> str:
     return files("models.rules").joinpath("default_policy.yaml").read_text(encoding="utf-8")
 
 
-@lru_cache(maxsize=64)
 def digest(policy: Policy) -> str:
     """The hex SHA-256 over the policy's RFC 8785 canonical JSON: comments and layout make no difference."""
+    # A frozen pydantic model has a hash, which the type checker cannot see.
+    return _digest(policy)  # pyright: ignore[reportArgumentType]
+
+
+@lru_cache(maxsize=64)
+def _digest(policy: Policy) -> str:
     return hashlib.sha256(rfc8785.dumps(policy.model_dump(mode="json"))).hexdigest()
 
 
 def samples() -> tuple[WorkItemFacts, ...]:
-    """Facts over which conditions are tried when a policy is written: each value, the extremes, and nothing."""
+    """Facts over which conditions are tried when a policy is written: each value, and the extremes."""
     kinds = [*KnownKind, "something_new"]
     amounts = [0, 1, 10**9, 12_345 * 10**9, 5_000_000 * 10**9, 9 * 10**18]
     toolsets = [frozenset[str](), frozenset({"files.read"}), frozenset({"mail.send", "payments.write"})]
@@ -80,7 +86,7 @@ def samples() -> tuple[WorkItemFacts, ...]:
 
 
 def _condition_errors(document: Document, policy: Policy) -> list[dict[str, Any]]:
-    tried = [condition.variables(facts) for facts in samples()]
+    tried = [condition.scene(facts) for facts in samples()]
     errors: list[dict[str, Any]] = []
     for section, rules in (("factors", policy.factors), ("floors", policy.floors)):
         for index, rule in enumerate(rules):
@@ -92,18 +98,18 @@ def _condition_errors(document: Document, policy: Policy) -> list[dict[str, Any]
     return errors
 
 
-def _rule_error(when: str, points: object, tried: list[dict[str, Any]]) -> tuple[str, str]:
+def _rule_error(when: str, points: object, tried: list[cel.Context]) -> tuple[str, str]:
     """The field of a rule that is wrong and what is wrong with it, or two empty texts."""
     field = "when"
     try:
         condition.check(when)
-        applies = [values for values in tried if condition.holds(when, values)]
+        applies = [condition.holds(when, values) for values in tried]
         field = "points"
         if isinstance(points, str):
             condition.check(points)
-            for values in tried:
-                # An answer must be a number even where the rule does not apply: no sample is every fact.
-                if condition.number(points, values) < 0 and values in applies:
+            for values, counts in zip(tried, applies, strict=True):
+                # It must give a number even where the rule does not apply: the samples are not every fact.
+                if condition.number(points, values) < 0 and counts:
                     return field, "gives less than 0 points, and points never lower a score"
     except condition.ConditionError as error:
         return field, str(error)

@@ -1,11 +1,12 @@
 """YAML of a stranger: a small, plain subset, with the line of every value.
 
-Aliases are refused (a kilobyte of them unfolds to gigabytes), as are tags, double keys, deep nesting and more than
-one document.
+Aliases are refused (a kilobyte of them unfolds to gigabytes), as are tags, double keys, deep nesting and more
+than one document.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -79,8 +80,9 @@ def read(text: str) -> Document:
 def _refuse_what_is_not_plain(text: str) -> None:
     """Walk the events, which come one by one: nothing is built yet, so nothing can blow up."""
     depth = documents = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+    # The stubs know neither marks nor tags of an event.
+    for event in cast("Iterable[Any]", yaml.parse(text, Loader=yaml.SafeLoader)):
+        line: int = event.start_mark.line + 1
         documents += isinstance(event, yaml.DocumentStartEvent)
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)

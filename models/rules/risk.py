@@ -1,11 +1,12 @@
 """Assess the facts of a work item under a policy. Pure: the same facts and policy give the same answer.
 
-INVARIANT: a factor adds points or nothing, a floor lifts the level or nothing. So one more factor or floor that
-applies never lowers the level, and what cannot be worked out counts in full: the rules fail closed.
+INVARIANT: a factor adds points or nothing, a floor lifts the level or nothing. So one more factor or floor
+that applies never lowers the level, and what cannot be worked out counts in full: the rules fail closed.
 """
 
 from collections.abc import Iterable
-from typing import Any
+
+import cel
 
 from models.domain.policy import FactorRule, FloorRule, Policy, Thresholds
 from models.domain.risk import MAX_SCORE, RiskAssessment, RiskFactor, RiskLevel
@@ -18,7 +19,7 @@ UNCLEAR = " (could not be worked out, so it counts in full)"
 
 def assess(policy: Policy, facts: WorkItemFacts) -> RiskAssessment:
     """Score the facts and say why."""
-    values = condition.variables(facts)
+    values = condition.scene(facts)
     factors = [
         *(found for rule in policy.factors if (found := _factor(rule, values))),
         *(found for rule in policy.floors if (found := _floor(rule, values))),
@@ -44,7 +45,7 @@ def score_of(levels: Thresholds, factors: Iterable[RiskFactor]) -> tuple[int, Ri
     return score, max([floor, *reached])
 
 
-def _factor(rule: FactorRule, values: dict[str, Any]) -> RiskFactor | None:
+def _factor(rule: FactorRule, values: cel.Context) -> RiskFactor | None:
     try:
         if not condition.holds(rule.when, values):
             return None
@@ -55,7 +56,7 @@ def _factor(rule: FactorRule, values: dict[str, Any]) -> RiskFactor | None:
     return RiskFactor(id=rule.id, points=max(0, min(points, MAX_SCORE)), words=rule.words)
 
 
-def _floor(rule: FloorRule, values: dict[str, Any]) -> RiskFactor | None:
+def _floor(rule: FloorRule, values: cel.Context) -> RiskFactor | None:
     words = rule.words
     try:
         if not condition.holds(rule.when, values):
