@@ -25,6 +25,9 @@ def record(
     """Append one event to the tenant's trail; sealed into the chain when the transaction commits.
 
     Args:
+        session: The transaction in which it happened.
+        principal: Who did it.
+        work_item_id: The work item in whose timeline it stands.
         kind: Dotted word, e.g. `approval.decided`.
         subject: `<thing>/<id>`.
         summary: One line for people.

@@ -39,7 +39,9 @@ def _keys(tenant_id: UUID, assistant_id: UUID) -> dict[str, str]:
 async def epochs(session: AsyncSession, tenant_id: UUID, assistant_id: UUID) -> Epochs:
     """The three epochs that apply to work of this assistant."""
     connection = await session.connection()
-    rows = await connection.execute(text(f"select scope, epoch from halts where {_KEYS}"), _keys(tenant_id, assistant_id))
+    rows = await connection.execute(
+        text(f"select scope, epoch from halts where {_KEYS}"), _keys(tenant_id, assistant_id)
+    )
     return Epochs(**{row.scope: row.epoch for row in rows})
 
 

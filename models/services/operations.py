@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
@@ -29,15 +28,22 @@ async def once(
     connection = await session.connection()
     key = {"tenant": tenant_id, "op": op_id}
     is_first = await connection.scalar(
-        text("insert into operations (tenant_id, op_id) values (:tenant, :op) on conflict do nothing returning true"), key
+        text(
+            "insert into operations (tenant_id, op_id) values (:tenant, :op) on conflict do nothing returning true"
+        ),
+        key,
     )
     if not is_first:
-        known = await connection.scalar(text("select answer from operations where tenant_id = :tenant and op_id = :op"), key)
+        known = await connection.scalar(
+            text("select answer from operations where tenant_id = :tenant and op_id = :op"), key
+        )
         return answer_type.model_validate(known)
     answer = await compute()
     await session.flush()
     await connection.execute(
-        text("update operations set answer = cast(:answer as jsonb) where tenant_id = :tenant and op_id = :op"),
+        text(
+            "update operations set answer = cast(:answer as jsonb) where tenant_id = :tenant and op_id = :op"
+        ),
         {**key, "answer": answer.model_dump_json()},
     )
     return answer

@@ -19,7 +19,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 GENESIS = ""
 _FIELDS = (
-    "tenant_id", "seq", "occurred_at", "kind", "actor_tenant_id", "actor_id", "actor_name", "work_item_id", "subject", "summary", "data",
+    "tenant_id", "seq", "occurred_at", "kind", "actor_tenant_id", "actor_id", "actor_name", "work_item_id",
+    "subject", "summary", "data",
 )  # fmt: skip
 
 
@@ -79,15 +80,19 @@ async def seal_audit(session: AsyncSession) -> None:
 async def _seal_tenant(session: AsyncSession, tenant_id: UUID, events: Iterable[AuditEvent]) -> None:
     connection = await session.connection()
     await connection.execute(
-        text("insert into audit_heads (tenant_id) values (:tenant) on conflict do nothing"), {"tenant": tenant_id}
+        text("insert into audit_heads (tenant_id) values (:tenant) on conflict do nothing"),
+        {"tenant": tenant_id},
     )
     head = (
         await connection.execute(
-            text("select seq, hash, clock_timestamp() as now from audit_heads where tenant_id = :tenant for update"),
+            text(
+                "select seq, hash, clock_timestamp() as now from audit_heads where tenant_id = :tenant for update"
+            ),
             {"tenant": tenant_id},
         )
     ).one()
-    seq, prev_hash, rows = head.seq, head.hash, []
+    seq, prev_hash = head.seq, head.hash
+    rows: list[dict[str, Any]] = []
     for event in events:
         seq += 1
         row = {**event.model_dump(), "seq": seq, "occurred_at": head.now}

@@ -35,14 +35,19 @@ def _bind_tenant(session: Session, _transaction: SessionTransaction, connection:
     tenant_id = cast("UUID | None", session.info.get("tenant_id"))
     if tenant_id is None:
         raise RuntimeError("this session is bound to no tenant; take it from Database.session_for")
-    connection.execute(text("select set_config('app.current_tenant', :tenant, true)"), {"tenant": str(tenant_id)})
+    connection.execute(
+        text("select set_config('app.current_tenant', :tenant, true)"), {"tenant": str(tenant_id)}
+    )
 
 
 class Database:
     """A pool of connections of one role, and the sessions over it."""
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
-        options = f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}"
+        options = (
+            f"-c statement_timeout={STATEMENT_TIMEOUT_MS}"
+            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}"
+        )
         # prepare_threshold None: prepared statements do not survive a pooler that shares connections by transaction.
         self.engine: AsyncEngine = create_async_engine(
             url,
@@ -50,7 +55,11 @@ class Database:
             max_overflow=0,
             pool_timeout=10,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, "options": options, "prepare_threshold": None},
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "options": options,
+                "prepare_threshold": None,
+            },
         )
         self._sessions = async_sessionmaker(
             self.engine, class_=AsyncSession, sync_session_class=TenantSession, expire_on_commit=False

@@ -22,7 +22,11 @@ def create_roles(admin: Connection[tuple[object, ...]], passwords: dict[str, str
     for role in (*LOGIN_ROLES, "awgp_finder"):
         exists = admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
         verb = sql.SQL("ALTER" if exists else "CREATE")
-        login = sql.SQL("NOLOGIN") if role == "awgp_finder" else sql.SQL("LOGIN PASSWORD {}").format(passwords[role])
+        login = (
+            sql.SQL("NOLOGIN")
+            if role == "awgp_finder"
+            else sql.SQL("LOGIN PASSWORD {}").format(passwords[role])
+        )
         admin.execute(sql.SQL("{} ROLE {} {} {}").format(verb, sql.Identifier(role), login, _SAFE))
     # The owner hands its definer functions to the finder; that takes membership.
     admin.execute("GRANT awgp_finder TO awgp_owner")
@@ -31,6 +35,12 @@ def create_roles(admin: Connection[tuple[object, ...]], passwords: dict[str, str
 def create_database(admin: Connection[tuple[object, ...]], name: str = "awgp") -> None:
     """Create the database, owned by `awgp_owner`, closed to PUBLIC; safe to repeat."""
     if admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
-        admin.execute(sql.SQL("CREATE DATABASE {} OWNER awgp_owner ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(name)))
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} OWNER awgp_owner ENCODING 'UTF8' TEMPLATE template0").format(
+                sql.Identifier(name)
+            )
+        )
     admin.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
-    admin.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO awgp_app, awgp_system").format(sql.Identifier(name)))
+    admin.execute(
+        sql.SQL("GRANT CONNECT ON DATABASE {} TO awgp_app, awgp_system").format(sql.Identifier(name))
+    )

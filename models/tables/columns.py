@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import BigInteger, Column, DateTime, Text, func
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -16,9 +14,11 @@ def tenant_key() -> Any:
     return Field(primary_key=True)
 
 
-def created_at() -> Any:
+def stamped() -> Any:
     """Set by the database's clock."""
-    return Field(default=None, sa_column=Column(DateTime(timezone=True), server_default=func.now(), nullable=False))
+    return Field(
+        default=None, sa_column=Column(DateTime(timezone=True), server_default=func.now(), nullable=False)
+    )
 
 
 def moment() -> Any:
@@ -49,6 +49,3 @@ def nano(default: int = 0) -> Any:
 def big(default: int = 0) -> Any:
     """A 64 bit integer."""
     return Field(default=default, sa_column=Column(BigInteger, nullable=False))
-
-
-__all__ = ["UUID", "big", "created_at", "datetime", "document", "moment", "nano", "required_moment", "tenant_key", "words"]

@@ -1,5 +1,8 @@
 """Host runtimes, enrolment tokens, runs, warrants, log chunks."""
 
+# SQLModel declares `__tablename__` as a declared_attr; its documented use is a plain string.
+# pyright: reportAssignmentType=false
+
 from __future__ import annotations
 
 from datetime import datetime
@@ -8,7 +11,7 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
-from models.tables.columns import big, created_at, document, moment, required_moment, tenant_key
+from models.tables.columns import big, document, moment, required_moment, stamped, tenant_key
 
 
 class RuntimeRow(SQLModel, table=True):
@@ -19,7 +22,7 @@ class RuntimeRow(SQLModel, table=True):
     public_key: str
     facts: dict[str, Any] = document()
     enabled: bool = True
-    enrolled_at: datetime = created_at()
+    enrolled_at: datetime = stamped()
     last_heard_at: datetime | None = moment()
 
 
@@ -29,7 +32,7 @@ class EnrolmentTokenRow(SQLModel, table=True):
     id: UUID = Field(primary_key=True)
     token_hash: str
     created_by: str
-    created_at: datetime = created_at()
+    created_at: datetime = stamped()
     expires_at: datetime = required_moment()
     used_at: datetime | None = moment()
     runtime_id: UUID | None = None
@@ -54,7 +57,7 @@ class RunRow(SQLModel, table=True):
     log_offset: int = big()
     outcome: str | None = None
     result: dict[str, Any] | None = document(nullable=True)
-    created_at: datetime = created_at()
+    created_at: datetime = stamped()
 
 
 class WarrantRow(SQLModel, table=True):
@@ -69,7 +72,7 @@ class WarrantRow(SQLModel, table=True):
     claim_before: datetime = required_moment()
     claimed_at: datetime | None = moment()
     revoked_at: datetime | None = moment()
-    created_at: datetime = created_at()
+    created_at: datetime = stamped()
 
 
 class LogChunkRow(SQLModel, table=True):
@@ -81,4 +84,4 @@ class LogChunkRow(SQLModel, table=True):
     end_offset: int = big()
     sha256: str
     size: int = big()
-    created_at: datetime = created_at()
+    created_at: datetime = stamped()

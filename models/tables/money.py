@@ -1,5 +1,8 @@
 """Budgets and their windows, reservations, charges. All amounts are integer nano-USD."""
 
+# SQLModel declares `__tablename__` as a declared_attr; its documented use is a plain string.
+# pyright: reportAssignmentType=false
+
 from __future__ import annotations
 
 from datetime import datetime
@@ -8,7 +11,7 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
-from models.tables.columns import created_at, document, moment, nano, tenant_key
+from models.tables.columns import document, moment, nano, stamped, tenant_key
 
 
 class BudgetRow(SQLModel, table=True):
@@ -20,8 +23,8 @@ class BudgetRow(SQLModel, table=True):
     window_kind: str
     limit_nano: int = nano()
     updated_by: str = ""
-    created_at: datetime = created_at()
-    updated_at: datetime = created_at()
+    created_at: datetime = stamped()
+    updated_at: datetime = stamped()
 
 
 class BudgetWindowRow(SQLModel, table=True):
@@ -42,7 +45,7 @@ class ReservationRow(SQLModel, table=True):
     amount_nano: int = nano()
     phase: str
     charged_nano: int = nano()
-    created_at: datetime = created_at()
+    created_at: datetime = stamped()
     ended_at: datetime | None = moment()
 
 
@@ -71,7 +74,7 @@ class ChargeRow(SQLModel, table=True):
     kind: str
     amount_nano: int = nano()
     detail: dict[str, Any] = document()
-    created_at: datetime = created_at()
+    created_at: datetime = stamped()
 
 
 class EverythingBudgetRow(SQLModel, table=True):
@@ -81,7 +84,7 @@ class EverythingBudgetRow(SQLModel, table=True):
     window_kind: str = Field(primary_key=True)
     limit_nano: int = nano()
     updated_by: str = ""
-    updated_at: datetime = created_at()
+    updated_at: datetime = stamped()
 
 
 class EverythingWindowRow(SQLModel, table=True):

@@ -1,5 +1,8 @@
 """The audit trail, the outbox, the record of operations."""
 
+# SQLModel declares `__tablename__` as a declared_attr; its documented use is a plain string.
+# pyright: reportAssignmentType=false
+
 from __future__ import annotations
 
 from datetime import datetime
@@ -8,7 +11,7 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
-from models.tables.columns import big, created_at, document, moment, tenant_key
+from models.tables.columns import big, document, moment, stamped, tenant_key
 
 
 class AuditHeadRow(SQLModel, table=True):
@@ -41,8 +44,8 @@ class OutboxRow(SQLModel, table=True):
     id: UUID = Field(primary_key=True)
     kind: str
     payload: dict[str, Any] = document()
-    created_at: datetime = created_at()
-    due_at: datetime = created_at()
+    created_at: datetime = stamped()
+    due_at: datetime = stamped()
     attempts: int = 0
     last_error: str | None = None
     done_at: datetime | None = moment()
@@ -53,6 +56,4 @@ class OperationRow(SQLModel, table=True):
     tenant_id: UUID = tenant_key()
     op_id: str = Field(primary_key=True)
     answer: dict[str, Any] | None = document(nullable=True)
-    created_at: datetime = created_at()
-
-
+    created_at: datetime = stamped()

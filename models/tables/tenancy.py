@@ -1,5 +1,8 @@
 """Tenants, principals, assistants, policy versions, webhooks, halts."""
 
+# SQLModel declares `__tablename__` as a declared_attr; its documented use is a plain string.
+# pyright: reportAssignmentType=false
+
 from __future__ import annotations
 
 from datetime import datetime
@@ -8,7 +11,7 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
-from models.tables.columns import big, created_at, document, moment, tenant_key, words
+from models.tables.columns import big, document, moment, stamped, tenant_key, words
 
 
 class TenantRow(SQLModel, table=True):
@@ -18,7 +21,7 @@ class TenantRow(SQLModel, table=True):
     name: str
     kind: str
     parent_tenant_id: UUID | None = None
-    created_at: datetime = created_at()
+    created_at: datetime = stamped()
 
 
 class PrincipalRow(SQLModel, table=True):
@@ -32,7 +35,7 @@ class PrincipalRow(SQLModel, table=True):
     display_name: str
     email: str | None = None
     roles: list[str] = words()
-    created_at: datetime = created_at()
+    created_at: datetime = stamped()
     last_seen_at: datetime | None = moment()
 
 
@@ -54,8 +57,8 @@ class AssistantRow(SQLModel, table=True):
     version: int = 1
     succeeded_count: int = 0
     failed_count: int = 0
-    created_at: datetime = created_at()
-    updated_at: datetime = created_at()
+    created_at: datetime = stamped()
+    updated_at: datetime = stamped()
 
 
 class PolicyVersionRow(SQLModel, table=True):
@@ -66,7 +69,7 @@ class PolicyVersionRow(SQLModel, table=True):
     digest: str
     source: str
     created_by: UUID | None = None
-    created_at: datetime = created_at()
+    created_at: datetime = stamped()
 
 
 class WebhookRow(SQLModel, table=True):
@@ -77,7 +80,7 @@ class WebhookRow(SQLModel, table=True):
     secret: str
     events: list[str] = words()
     enabled: bool = True
-    created_at: datetime = created_at()
+    created_at: datetime = stamped()
 
 
 class HaltRow(SQLModel, table=True):
@@ -91,4 +94,4 @@ class HaltRow(SQLModel, table=True):
     mode: str = "kill"
     reason: str = ""
     changed_by: str = ""
-    changed_at: datetime = created_at()
+    changed_at: datetime = stamped()

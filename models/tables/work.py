@@ -1,5 +1,8 @@
 """Work items, files, assessments, approvals, decisions."""
 
+# SQLModel declares `__tablename__` as a declared_attr; its documented use is a plain string.
+# pyright: reportAssignmentType=false
+
 from __future__ import annotations
 
 from datetime import datetime
@@ -8,7 +11,7 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
-from models.tables.columns import big, created_at, document, moment, nano, required_moment, tenant_key
+from models.tables.columns import big, document, moment, nano, required_moment, stamped, tenant_key
 
 
 class WorkItemRow(SQLModel, table=True):
@@ -40,8 +43,8 @@ class WorkItemRow(SQLModel, table=True):
     result: dict[str, Any] | None = document(nullable=True)
     cancel_requested_at: datetime | None = moment()
     cancel_reason: str | None = None
-    created_at: datetime = created_at()
-    updated_at: datetime = created_at()
+    created_at: datetime = stamped()
+    updated_at: datetime = stamped()
     ended_at: datetime | None = moment()
 
 
@@ -53,7 +56,7 @@ class WorkItemFileRow(SQLModel, table=True):
     path: str = Field(primary_key=True)
     sha256: str
     size: int = big()
-    created_at: datetime = created_at()
+    created_at: datetime = stamped()
 
 
 class RiskAssessmentRow(SQLModel, table=True):
@@ -66,7 +69,7 @@ class RiskAssessmentRow(SQLModel, table=True):
     level: str
     factors: list[dict[str, Any]] = document()
     facts: dict[str, Any] = document()
-    created_at: datetime = created_at()
+    created_at: datetime = stamped()
 
 
 class ApprovalRow(SQLModel, table=True):
@@ -83,7 +86,7 @@ class ApprovalRow(SQLModel, table=True):
     status: str = "pending"
     reason: str = ""
     expires_at: datetime = required_moment()
-    created_at: datetime = created_at()
+    created_at: datetime = stamped()
     ended_at: datetime | None = moment()
 
 
@@ -96,10 +99,11 @@ class DecisionRow(SQLModel, table=True):
     decider_id: UUID
     decider_subject: str
     decider_name: str
+    decider_email: str | None = None
     decider_is_holding: bool
     verdict: str
     reason: str = ""
     acr: str | None = None
     channel: str
     subject_digest: str
-    created_at: datetime = created_at()
+    created_at: datetime = stamped()
