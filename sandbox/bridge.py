@@ -34,6 +34,7 @@ from sandbox.spool import OutputSpool
 log = structlog.get_logger(__name__)
 
 _MAX_UNREAD_REPLIES = 256 * 1024
+_MOST_PENANCE_SECONDS = 30.0
 
 
 class Bridge:
@@ -60,6 +61,7 @@ class Bridge:
         self._writer: asyncio.StreamWriter | None = None
         self._sessions: set[asyncio.Task[None]] = set()
         self._finishing = False
+        self._penance = 0.1
         self._syncing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -91,6 +93,9 @@ class Bridge:
             await self._session(reader, writer)
         except (GuestProtocolError, ValidationError) as error:
             log.warning("guest_spoke_nonsense", error=str(error)[:200])
+            # It will be back at once, with the same: the wait is doubled each time.
+            await asyncio.sleep(self._penance)
+            self._penance = min(self._penance * 2, _MOST_PENANCE_SECONDS)
         except OSError as error:
             log.warning("guest_connection_failed", error=str(error)[:200])
         finally:

@@ -78,13 +78,14 @@ class DockerHandle:
     async def usage(self) -> Usage | None:
         """Samples Docker's view of the cgroup: the guest's own view of CPU time is wrong."""
         try:
-            stats = await self._engine.call(
+            stats: dict[str, Any] = await self._engine.call(
                 lambda client: client.api.stats(self.container_id, stream=False, one_shot=True), 10
             )
         except (*ENGINE_ERRORS, TimeoutError):
             return None
-        memory = stats.get("memory_stats") or {}
-        total = ((stats.get("cpu_stats") or {}).get("cpu_usage") or {}).get("total_usage")
+        memory: dict[str, Any] = stats.get("memory_stats") or {}
+        cpu: dict[str, Any] = stats.get("cpu_stats") or {}
+        total: int | None = cpu.get("cpu_usage", {}).get("total_usage")
         if not memory.get("usage") and not total:
             return None
         return Usage(
@@ -104,7 +105,7 @@ class DockerRunner:
     """Starts containers and finds them again by label."""
 
     def __init__(self, engine: Engine, host: Host, failed: FailedStarts, probe: Probe) -> None:
-        self._engine = engine
+        self.engine = engine
         self._host = host
         self._failed = failed
         self._probe = probe
@@ -120,20 +121,20 @@ class DockerRunner:
         await asyncio.to_thread((job.folder.bridge / "guest.json").write_text, config)
         arguments = container_arguments(job, command, self._host)
         try:
-            container: Any = await self._engine.call(lambda client: client.containers.create(**arguments))
+            container: Any = await self.engine.call(lambda client: client.containers.create(**arguments))
         except (*ENGINE_ERRORS, TimeoutError) as error:
             await self._remove_by_name(arguments["name"])
             raise StartFailedError(RunOutcome.START_FAILED, "create: " + explain(error)) from error
         try:
-            await self._engine.call(lambda _: container.start())
+            await self.engine.call(lambda _: container.start())
         except (*ENGINE_ERRORS, TimeoutError) as error:
             await self._failed.clean(container.id)
             raise StartFailedError(RunOutcome.START_FAILED, "start: " + explain(error)) from error
-        return DockerHandle(self._engine, container.id)
+        return DockerHandle(self.engine, container.id)
 
     async def _resolve(self, job: Job) -> ImageCommand:
         try:
-            image = await self._engine.call(lambda client: client.api.inspect_image(job.spec.image))
+            image = await self.engine.call(lambda client: client.api.inspect_image(job.spec.image))
         except ImageNotFound as error:
             raise StartFailedError(
                 RunOutcome.IMAGE_MISSING, f"{job.spec.image} is not on this host"
@@ -144,11 +145,11 @@ class DockerRunner:
 
     async def _remove_by_name(self, name: str) -> None:
         with contextlib.suppress(*ENGINE_ERRORS, TimeoutError):
-            await self._engine.call(lambda client: client.api.remove_container(name, force=True, v=True))
+            await self.engine.call(lambda client: client.api.remove_container(name, force=True, v=True))
 
     async def find(self) -> list[Found]:
         """Returns every container with this runtime's label, ended ones too."""
-        listed: list[dict[str, Any]] = await self._engine.call(
+        listed: list[dict[str, Any]] = await self.engine.call(
             lambda client: client.api.containers(
                 all=True, filters={"label": f"{LABEL_OWNER}={self._host.owner}"}
             )
@@ -164,7 +165,7 @@ class DockerRunner:
 
     def attach(self, container_id: str) -> SandboxHandle:
         """Returns the handle of a found one."""
-        return DockerHandle(self._engine, container_id)
+        return DockerHandle(self.engine, container_id)
 
 
 def _exit_of(state: dict[str, Any]) -> SandboxExit:

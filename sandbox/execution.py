@@ -84,7 +84,8 @@ class Execution:
 
     async def _follow(self, handle: SandboxHandle, started: datetime) -> RunResult:
         exit_task = asyncio.create_task(handle.wait())
-        watchers = [
+        watchers: list[asyncio.Task[Any]] = [
+            exit_task,
             asyncio.create_task(self._watch_completion(handle)),
             asyncio.create_task(self._watch_output()),
             asyncio.create_task(self._watch_clock(started)),
@@ -95,9 +96,9 @@ class Execution:
             end = await exit_task
             await self.bridge.drain(_DRAIN_SECONDS)
         finally:
-            for task in (*watchers, exit_task):
+            for task in watchers:
                 task.cancel()
-            await asyncio.gather(*watchers, exit_task, return_exceptions=True)
+            await asyncio.gather(*watchers, return_exceptions=True)
         return self._result(handle, end, started)
 
     async def _watch_completion(self, handle: SandboxHandle) -> None:

@@ -28,7 +28,7 @@ class AgentExit(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     exit_code: int
-    signal: int = 0
+    signal: int | str | None = None
     output_total: int = Field(default=0, ge=0)
     detail: str = ""
 

@@ -107,7 +107,8 @@ class Probe:
 
     async def _facts(self, checks: tuple[str, ...]) -> RuntimeFacts:
         info: dict[str, Any] = await self._engine.call(lambda client: client.info())
-        configured = (info.get("Runtimes") or {}).get(self._settings.docker_runtime) or {}
+        runtimes: dict[str, Any] = info.get("Runtimes") or {}
+        configured: dict[str, Any] = runtimes.get(self._settings.docker_runtime) or {}
         arguments: list[str] = configured.get("runtimeArgs") or []
         named = [text.partition("=")[2] for text in arguments if text.startswith("--platform=")]
         return RuntimeFacts(

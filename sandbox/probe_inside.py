@@ -90,7 +90,8 @@ def disk_full() -> str:
 
 def fork_limit() -> str:
     """EAGAIN, and at most as many children as allowed."""
-    children, answer = [], "64 children where 32 were allowed"
+    children: list[int] = []
+    answer = "64 children where 32 were allowed"
     try:
         for _ in range(64):
             child = os.fork()

@@ -22,8 +22,8 @@ truncate umask unlink unlinkat utime utimensat utimes vmsplice write writev
 """
 
 _MEMORY = """
-brk madvise membarrier memfd_create mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock munlockall
-munmap pkey_alloc pkey_free pkey_mprotect remap_file_pages get_mempolicy mbind set_mempolicy
+brk madvise membarrier memfd_create mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock
+munlockall munmap pkey_alloc pkey_free pkey_mprotect remap_file_pages get_mempolicy mbind set_mempolicy
 """
 
 _PROCESSES = """

@@ -41,10 +41,14 @@ class OutputStream(StrEnum):
 
 
 class RunRef(Value):
-    """One attempt of one run."""
+    """One attempt of one run; a key of tables."""
 
     run_id: UUID
     attempt: int = Field(ge=1)
+
+    def __hash__(self) -> int:
+        """Said aloud, since type checkers do not see that a ``Value`` is frozen."""
+        return hash((self.run_id, self.attempt))
 
 
 class RuntimeFacts(Value):

@@ -1,0 +1,144 @@
+"""One attempt as the runtime has it: from recorded placement to acknowledged result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from sandbox.execution import Execution
+from sandbox.link.blob_client import BlobClient, BlobRefusedError
+from sandbox.link.messages import RunRef
+from sandbox.placement_store import Placement, PlacementStore, StartRecord
+from sandbox.runner import Job, Runner
+from sandbox.spec import RunOutcome, RunResult
+from sandbox.spool import OutputSpool
+
+log = structlog.get_logger(__name__)
+
+
+class Course:
+    """A run under way, or ended and not yet acknowledged.
+
+    Attributes:
+        container_id: Known once it started.
+        result: Known, and durable, once it ended.
+        acked: Offset before which the broker has its output.
+    """
+
+    def __init__(self, placement: Placement, store: PlacementStore, runner: Runner) -> None:
+        self.run = placement.run
+        self.spec = placement.spec
+        self.folder = store.folder(placement.run)
+        self.container_id: str | None = None
+        self.result: RunResult | None = None
+        self.acked = 0
+        self.changed = asyncio.Event()
+        self._store = store
+        self._runner = runner
+        self._job = Job(placement.run, placement.spec, self.folder)
+        self._execution: Execution | None = None
+        self._ended_spool: OutputSpool | None = None
+        self._stopped: RunOutcome | None = None
+        self._fetching: asyncio.Task[None] | None = None
+
+    @property
+    def spool(self) -> OutputSpool:
+        """Its output, whether it runs or has ended."""
+        if self._execution is not None:
+            return self._execution.bridge.spool
+        if self._ended_spool is None:
+            self._ended_spool = OutputSpool(self.folder.state, self.spec.limits.output_bytes)
+            self._ended_spool.finish()
+        return self._ended_spool
+
+    def tell(self) -> None:
+        """Wakes whoever waits for a change."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def stop(self, outcome: RunOutcome) -> None:
+        """Ends the run with this outcome, wherever it is."""
+        if self._stopped is None:
+            self._stopped = outcome
+        if self._execution is not None:
+            self._execution.stop(outcome)
+        elif self._fetching is not None:
+            self._fetching.cancel()
+
+    async def conduct(self, blobs: BlobClient) -> None:
+        """Runs a new placement to its end."""
+        failure = await self._fetch_inputs(blobs)
+        if failure is not None:
+            await self.end(failure)
+            return
+        self._execution = Execution(self._runner, self._job, self._on_started)
+        if self._stopped is not None:
+            self._execution.stop(self._stopped)
+        await self.end(await self._execution.run())
+
+    async def resume(self, start: StartRecord) -> None:
+        """Goes on with a sandbox of an earlier process."""
+        self.container_id = start.container_id
+        self._execution = Execution(self._runner, self._job)
+        if self._stopped is not None:
+            self._execution.stop(self._stopped)
+        self.tell()
+        await self.end(await self._execution.resume(start.container_id, start.started_at))
+
+    def already_ended(self, result: RunResult) -> None:
+        """It ended in an earlier process."""
+        self.result = result
+
+    async def end(self, result: RunResult) -> None:
+        """Makes the result durable, then removes the sandbox: never the other way round."""
+        await asyncio.to_thread(self._store.write_result, self.run, result)
+        self.result = result
+        log.info("run_ended", run=str(self.run.run_id), attempt=self.run.attempt, outcome=result.outcome)
+        if self.container_id is not None:
+            await self._runner.attach(self.container_id).remove()
+        self.tell()
+
+    async def _on_started(self, container_id: str, at: datetime) -> None:
+        self.container_id = container_id
+        record = StartRecord(container_id=container_id, started_at=at)
+        await asyncio.to_thread(self._store.write_start, self.run, record)
+        self.tell()
+
+    async def _fetch_inputs(self, blobs: BlobClient) -> RunResult | None:
+        self._fetching = asyncio.create_task(self._fetch_all(blobs))
+        if self._stopped is not None:
+            self._fetching.cancel()
+        try:
+            await asyncio.wait([self._fetching])
+            self._fetching.result()
+        except asyncio.CancelledError:
+            if self._stopped is None:
+                self._fetching.cancel()
+                raise
+            return RunResult(outcome=self._stopped, detail="ended before it was started")
+        except (BlobRefusedError, OSError) as error:
+            return RunResult(outcome=RunOutcome.START_FAILED, detail=str(error)[:500])
+        return None
+
+    async def _fetch_all(self, blobs: BlobClient) -> None:
+        for wanted in self.spec.inputs:
+            target = self.folder.inputs / wanted.path
+            for parent in reversed(Path(wanted.path).parents[:-1]):
+                with contextlib.suppress(FileExistsError):
+                    (self.folder.inputs / parent).mkdir()
+                (self.folder.inputs / parent).chmod(0o755)
+            await blobs.fetch(wanted, target)
+            target.chmod(0o644)
+
+    def close(self) -> None:
+        """Forgets it: the broker has all."""
+        self.spool.close()
+
+
+def ref_text(run: RunRef) -> dict[str, object]:
+    """Returns the run as fields of a log line."""
+    return {"run": str(run.run_id), "attempt": run.attempt}

@@ -1,0 +1,220 @@
+"""All runs of this runtime: takes placements, counts leases, finds what an earlier process left."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+from uuid import UUID
+
+import structlog
+from joserfc.jwk import KeySet
+
+from sandbox.course import Course, ref_text
+from sandbox.link.blob_client import BlobClient
+from sandbox.link.lease import Leases
+from sandbox.link.messages import KillReason, Place, Placed, Renewed, RunRef
+from sandbox.placement_store import Placement, PlacementStore, StartRecord, WarrantUsedError
+from sandbox.runner import Found, Runner
+from sandbox.spec import RunOutcome, RunResult
+from sandbox.warrant import WarrantClaims, WarrantRefusedError, check_warrant
+
+log = structlog.get_logger(__name__)
+
+_OUTCOMES = {
+    KillReason.CANCELLED: RunOutcome.CANCELLED,
+    KillReason.HALTED: RunOutcome.HALTED,
+    KillReason.LEASE_LOST: RunOutcome.LEASE_LOST,
+}
+
+
+class RunKeeper:
+    """The runs that this runtime answers for, until each is acknowledged.
+
+    Args:
+        tenant_id: The one tenant it is enrolled for.
+        on_course: Called with each new course; the session starts to report it.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        store: PlacementStore,
+        blobs: BlobClient,
+        leases: Leases,
+        *,
+        tenant_id: UUID,
+        capacity: int,
+    ) -> None:
+        self._runner = runner
+        self._store = store
+        self._blobs = blobs
+        self._leases = leases
+        self._tenant_id = tenant_id
+        self.capacity = capacity
+        self.courses: dict[RunRef, Course] = {}
+        self.on_course: Callable[[Course], None] = lambda course: None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def live(self) -> tuple[RunRef, ...]:
+        """What it answers for: running, or ended and not yet acknowledged."""
+        return tuple(self.courses)
+
+    @property
+    def free(self) -> int:
+        """Places left."""
+        return max(0, self.capacity - len(self.courses))
+
+    async def place(self, place: Place, jwks: KeySet | None) -> Placed:
+        """Verifies and records a placement, and starts it; the answer is for the broker."""
+        run = RunRef(run_id=place.run_id, attempt=place.attempt)
+        refusal = None
+        if run not in self.courses:
+            try:
+                refusal = await self._accept(run, place, jwks)
+            except OSError as error:
+                refusal = f"it could not be recorded: {error}"
+        if refusal is not None:
+            log.warning("placement_refused", reason=refusal, **ref_text(run))
+        return Placed(run_id=run.run_id, attempt=run.attempt, accepted=refusal is None, error=refusal)
+
+    async def _accept(self, run: RunRef, place: Place, jwks: KeySet | None) -> str | None:
+        if jwks is None:
+            return "no keys for warrants are known"
+        if self.free == 0:
+            return "no free place"
+        try:
+            claims = check_warrant(place, jwks, self._tenant_id, time.time())
+        except WarrantRefusedError as error:
+            return str(error)
+        deadline = self._leases.grant(run, place.lease_seconds)
+        placement = Placement(run=run, spec=place.spec, jti=claims.jti)
+        course = Course(placement, self._store, self._runner)
+        self.courses[run] = course  # Before the first await: two placements never share a place.
+        try:
+            await asyncio.to_thread(self._record, claims, placement, deadline)
+        except BaseException as error:
+            self.courses.pop(run, None)
+            self._leases.drop(run)
+            if isinstance(error, WarrantUsedError):
+                return "this warrant was used before"
+            raise
+        self._end_older_attempts(run)
+        self._spawn(course.conduct(self._blobs), course)
+        self.on_course(course)
+        return None
+
+    def _record(self, claims: WarrantClaims, placement: Placement, deadline: float) -> None:
+        # INVARIANT: the warrant is burnt before anything is recorded to run under it.
+        self._store.use_warrant(claims)
+        self._store.record(placement)
+        self._store.write_lease(placement.run, deadline)
+
+    def _end_older_attempts(self, run: RunRef) -> None:
+        for other, course in self.courses.items():
+            if other.run_id == run.run_id and other.attempt < run.attempt:
+                course.stop(RunOutcome.LEASE_LOST)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], course: Course) -> None:
+        task = asyncio.create_task(self._guard(work, course))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guard(self, work: Coroutine[Any, Any, None], course: Course) -> None:
+        try:
+            await work
+        except Exception as error:
+            # A bug of ours must not leave the run without an end.
+            log.exception("run_failed_in_runtime", **ref_text(course.run))
+            detail = f"the runtime failed: {error!r}"[:500]
+            if course.container_id is not None:
+                await self._runner.attach(course.container_id).kill()
+            await course.end(RunResult(outcome=RunOutcome.START_FAILED, detail=detail))
+        self._leases.drop(course.run)
+
+    def kill(self, run: RunRef, reason: KillReason) -> None:
+        """Ends a run; one that is not here is no error."""
+        course = self.courses.get(run)
+        if course is not None:
+            course.stop(_OUTCOMES[reason])
+
+    def renewed(self, message: Renewed, seconds: float) -> None:
+        """Moves the deadlines of these runs."""
+        moved = self._leases.renewed(message.heartbeat_id, message.runs, seconds)
+        for run, deadline in moved.items():
+            self._store.write_lease(run, deadline)
+
+    def heartbeat_sent(self, heartbeat_id: int) -> None:
+        """Marks the moment from which a renewal will count."""
+        self._leases.heartbeat_sent(heartbeat_id)
+
+    def end_expired(self) -> None:
+        """Kills what has no lease any more; called often, connected or not."""
+        for run in self._leases.expired():
+            course = self.courses.get(run)
+            if course is None or course.result is not None:
+                self._leases.drop(run)
+            else:
+                course.stop(RunOutcome.LEASE_LOST)
+
+    def acknowledged(self, run: RunRef) -> None:
+        """The broker has the result: everything of the run is forgotten."""
+        course = self.courses.get(run)
+        if course is None or course.result is None:
+            return
+        del self.courses[run]
+        course.close()
+        self._store.forget(run)
+
+    async def resume(self) -> None:
+        """Takes up what an earlier process left; the engine must be there. Called once, at start."""
+        self._store.forget_old_warrants(time.time())
+        found = {item.run: item for item in await self._runner.find()}
+        for placement in self._store.placements():
+            course = Course(placement, self._store, self._runner)
+            self.courses[placement.run] = course
+            self._leases.restore(placement.run, self._store.lease(placement.run))
+            await self._take_up(course, found.get(placement.run))
+        await self.reap(found)
+
+    async def _take_up(self, course: Course, found: Found | None) -> None:
+        result = self._store.result(course.run)
+        start = self._store.start(course.run)
+        if result is not None:
+            course.already_ended(result)
+            if found is not None:
+                await self._runner.attach(found.container_id).remove()
+        elif found is not None and found.started:
+            log.info("run_taken_up", **ref_text(course.run))
+            start = start or StartRecord.model_validate(
+                {"container_id": found.container_id, "started_at": time.time()}
+            )
+            self._spawn(course.resume(start), course)
+        elif start is not None:
+            detail = "its sandbox is gone from this host"
+            await course.end(RunResult(outcome=RunOutcome.RUNTIME_GONE, detail=detail))
+        else:
+            if found is not None:
+                await self._runner.attach(found.container_id).remove()
+            detail = "the runtime went down before the sandbox was started"
+            await course.end(RunResult(outcome=RunOutcome.NOT_STARTED, detail=detail))
+
+    async def reap(self, found: dict[RunRef, Found] | None = None) -> None:
+        """Kills and removes this runtime's containers that no run answers for."""
+        if found is None:
+            found = {item.run: item for item in await self._runner.find()}
+        for run, item in found.items():
+            course = self.courses.get(run)
+            if course is None or (course.result is not None and course.container_id is None):
+                log.warning("orphan_reaped", container=item.container_id, **ref_text(run))
+                handle = self._runner.attach(item.container_id)
+                await handle.kill()
+                await handle.remove()
+
+    async def detach(self) -> None:
+        """Lets go of all sandboxes; they live on, and the next process takes them up."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,128 @@
+"""The host runtime: runs sandboxes of one tenant on this machine. ``python -m workers.runtime``.
+
+Holds no credential of database, Redis or Temporal, and imports none of their libraries: a machine that
+runs untrusted code must not have them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import signal
+import sys
+
+import structlog
+
+from sandbox.container_arguments import Host
+from sandbox.docker_runner import DockerRunner
+from sandbox.engine import Engine
+from sandbox.failed_start import FailedStarts
+from sandbox.keeper import RunKeeper
+from sandbox.link.blob_client import BlobClient
+from sandbox.link.client import RuntimeLink, parse_jwks
+from sandbox.link.enrolment import EnrolmentRefusedError, identity_of
+from sandbox.link.lease import Leases
+from sandbox.null_runner import NullRunner
+from sandbox.placement_store import PlacementStore
+from sandbox.probe import Probe, ProbeSettings, wait_for_engine
+from sandbox.runner import ProbeFailedError, Runner
+from sandbox.runtime_settings import RuntimeSettings
+
+log = structlog.get_logger(__name__)
+
+EXIT_NOT_ENROLLED = 77
+EXIT_NOT_FENCED = 78
+"""Of sysexits.h: EX_NOPERM, EX_CONFIG. A supervisor may try again; only a person mends it."""
+
+
+async def main() -> int:
+    """Runs until told to stop; sandboxes live on and are taken up by the next process."""
+    settings = RuntimeSettings()
+    _set_up_logging(settings.log_level)
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine, runner = await _runner(settings)
+    work = asyncio.create_task(_work(settings, runner))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        log.info("runtime_stopped", sandboxes="live on")
+    except ProbeFailedError as error:
+        for name, why in error.failed.items():
+            log.error("not_fenced", check=name, why=why)
+        print(f"this host does not fence what it runs, so nothing runs here: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_NOT_FENCED
+    except EnrolmentRefusedError as error:
+        print(str(error), file=sys.stderr)  # noqa: T201
+        return EXIT_NOT_ENROLLED
+    finally:
+        if engine is not None:
+            engine.close()
+    return 0
+
+
+async def _runner(settings: RuntimeSettings) -> tuple[Engine | None, Runner]:
+    if settings.null_runner:
+        log.warning("NULL RUNNER: nothing is executed, every run succeeds. For development only.")
+        return None, NullRunner()
+    engine = Engine(settings.docker_host, threads=settings.capacity * 3 + 4)
+    probe = ProbeSettings(
+        settings.probe_image, settings.docker_runtime, settings.state_dir.resolve(), settings.mounts_dir
+    )
+    state = str(settings.state_dir.resolve()).encode()
+    host = Host(
+        owner=hashlib.sha256(state).hexdigest()[:16],
+        docker_runtime=settings.docker_runtime,
+        guest=settings.guest_path.resolve(),
+    )
+    failed = FailedStarts(engine, settings.containerd_socket)
+    return engine, DockerRunner(engine, host, failed, Probe(engine, probe))
+
+
+async def _work(settings: RuntimeSettings, runner: Runner) -> None:
+    if isinstance(runner, DockerRunner):
+        await wait_for_engine(runner.engine, log.warning)
+    facts = await runner.facts()
+    log.info("fence_proved", gvisor=facts.gvisor_version, platform=facts.platform, checks=len(facts.checks))
+    state_dir = settings.state_dir.resolve()
+    identity = await identity_of(
+        state_dir, settings.base_url, settings.runtime_name, settings.enrolment_token
+    )
+    blobs = BlobClient(settings.base_url)
+    keeper = RunKeeper(
+        runner,
+        PlacementStore(state_dir, settings.mounts_dir),
+        blobs,
+        Leases(),
+        tenant_id=identity.names.tenant_id,
+        capacity=settings.capacity,
+    )
+    await keeper.resume()
+    jwks = parse_jwks(settings.warrant_jwks) if settings.warrant_jwks else None
+    try:
+        await RuntimeLink(settings.base_url, identity, keeper, blobs, facts, jwks).run()
+    finally:
+        await keeper.detach()
+
+
+def _set_up_logging(level: str) -> None:
+    numbers = logging.getLevelNamesMapping()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(numbers.get(level.upper(), logging.INFO)),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(asyncio.run(main()))
