@@ -1,7 +1,7 @@
 """Builds the sandbox image without a registry.
 
-``python -m sandbox.image.build --docker-host unix:///…/docker.sock [--packages FOLDER]`` prints the tag. The tag is a
-hash of what goes in (packages, agents, recipe), so the same content is never built twice.
+``python -m sandbox.image.build --docker-host unix:///…/docker.sock [--packages FOLDER]`` prints the tag. The tag
+is a hash of what goes in (packages, agents, recipe), so the same content is never built twice.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import docker
-from docker.errors import ImageNotFound
+from docker.errors import DockerException, ImageNotFound
 
 from sandbox.image import layout, packages
 
@@ -59,7 +60,8 @@ def build(docker_host: str, kept: Path, say: Callable[[str], None], agents: Path
             with tempfile.TemporaryDirectory(prefix="awgp-image-") as scratch:
                 archive = _make(Path(scratch), debs, agents, say)
                 say("importing into the engine")
-                client.api.import_image_from_file(
+                engine: Any = client.api  # its import calls have no types
+                engine.import_image_from_file(
                     str(archive), repository=REPOSITORY, tag=version, changes=SETTINGS
                 )
         client.images.get(tag).tag(REPOSITORY, "latest")
@@ -117,12 +119,13 @@ def main() -> int:
     """Runs the build from the command line."""
     parser = argparse.ArgumentParser(description="Build the sandbox image without a registry.")
     parser.add_argument("--docker-host", default=os.environ.get("DOCKER_HOST", "unix:///run/docker.sock"))
-    parser.add_argument("--packages", type=Path, default=Path(tempfile.gettempdir()) / f"awgp-packages-{os.getuid()}",
-                        help="where downloaded packages are kept")  # fmt: skip
+    # Kept packages are not verified again: never in a folder that others may write, as /tmp is.
+    data = Path(os.environ.get("AWGP_DATA", Path(__file__).parents[2] / ".awgp"))
+    parser.add_argument("--packages", type=Path, default=data / "packages", help="where packages are kept")
     arguments = parser.parse_args()
     try:
         tag = build(arguments.docker_host, arguments.packages, lambda text: print(text, file=sys.stderr))  # noqa: T201
-    except (packages.PackagesMissingError, layout.LayoutError, docker.errors.DockerException) as problem:
+    except (packages.PackagesMissingError, layout.LayoutError, DockerException) as problem:
         print(f"the sandbox image could not be built: {problem}", file=sys.stderr)  # noqa: T201
         return 1
     print(tag)  # noqa: T201

@@ -29,8 +29,10 @@ FILES = {
 }
 FOLDERS = {"tmp": 0o1777, "var/tmp": 0o1777, "run": 0o755, "workspace": 0o755, "awgp": 0o755}
 # Documentation and locales are a third of the size; test suites are never run in a sandbox.
-UNWANTED = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/lintian", "usr/share/locale",
-            "usr/share/bug", "usr/share/python3/debpython", "usr/share/pixmaps", "usr/share/applications")  # fmt: skip
+UNWANTED = tuple(
+    f"usr/share/{name}"
+    for name in ("doc", "man", "info", "lintian", "locale", "bug", "pixmaps", "applications")
+)
 
 
 class LayoutError(RuntimeError):
@@ -95,9 +97,10 @@ def _compile(root: Path) -> None:
     if not loaders or not pythons:
         raise LayoutError("the packages brought no loader or no Python")
     libraries = ":".join(str(path) for path in sorted((root / "usr/lib").glob("*-linux-gnu*")))
-    command = [loaders[0], "--library-path", libraries, pythons[-1], "-S", "-s", "-m", "compileall", "-q", "-q",
-               "--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/",
-               root / "usr/lib" / pythons[-1].name, root / AGENTS_FOLDER]  # fmt: skip
+    python = [loaders[0], "--library-path", libraries, pythons[-1], "-S", "-s"]
+    options = ["-q", "-q", "--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/"]
+    folders = [root / "usr/lib" / pythons[-1].name, root / AGENTS_FOLDER]
+    command = [*python, "-m", "compileall", *options, *folders]
     environment = {"PYTHONHOME": str(root / "usr"), "LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH", "")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:

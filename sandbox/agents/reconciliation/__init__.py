@@ -1,0 +1,1 @@
+"""Matches a company's outgoing payments with the supplier invoices it owes."""
