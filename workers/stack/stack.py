@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -161,7 +161,7 @@ class Stack:
         raise SetupError("supervisord does not answer", f"tail {self.paths.log}/supervisord.log")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Generator[None]:
         """One command at a time on one stack."""
         with (self.paths.data / "lock").open("w") as file:
             try:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def step(title: str, quiet: bool = False) -> Iterator[None]:
+def step(title: str, quiet: bool = False) -> Generator[None]:
     """Say that a step begins, and how long it took when it is done."""
     started = time.monotonic()
     if not quiet:
