@@ -51,7 +51,7 @@ TABLES = (
     # A decider's key is (tenant, id): a holding's approver decides on a subsidiary's item, so no foreign key fits.
     """CREATE TABLE decisions (
         tenant_id uuid NOT NULL, id uuid NOT NULL, approval_id uuid NOT NULL,
-        decider_tenant_id uuid NOT NULL, decider_id uuid NOT NULL, decider_subject text NOT NULL, decider_name text NOT NULL,
+        decider_tenant_id uuid NOT NULL, decider_id uuid NOT NULL, decider_subject text NOT NULL, decider_name text NOT NULL, decider_email text,
         decider_is_holding boolean NOT NULL, verdict text NOT NULL CHECK (verdict IN ('approve', 'reject')),
         reason text NOT NULL DEFAULT '', acr text, channel text NOT NULL, subject_digest text NOT NULL,
         created_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (tenant_id, id),

@@ -1,0 +1,181 @@
+"""What services answer: frozen pictures of rows, made for workflows, screens and the public API."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from models.domain.approval import ApprovalStatus, ApprovalTier, RefusalCode, Verdict
+from models.domain.risk import RiskFactor, RiskLevel
+from models.domain.work_item import WorkItemStatus
+
+
+class View(BaseModel):
+    """A frozen answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class WorkItemSummary(View):
+    """What a workflow needs to know to go on; the same fields as `activities.signatures.WorkItemView`.
+
+    Attributes:
+        needs_approval: The level calls for humans, and no approval of this very spec stands yet.
+        held: A halt is in force: what waits goes on waiting.
+        worst_case: Money in words, as are `cost` and `factors`.
+    """
+
+    status: WorkItemStatus
+    title: str
+    assistant: str
+    requester: str
+    level: RiskLevel | None = None
+    score: int | None = None
+    factors: tuple[str, ...] = ()
+    worst_case: str = ""
+    cost: str = ""
+    needs_approval: bool = False
+    cancel_requested: bool = False
+    held: bool = False
+    restartable: bool = False
+    run_id: UUID | None = None
+    attempt: int = 0
+    reason: str = ""
+
+
+class DryRun(View):
+    """What a work item would be if it were created now; nothing is written."""
+
+    score: int
+    level: RiskLevel
+    factors: tuple[RiskFactor, ...]
+    needs_approval: bool
+    tier: ApprovalTier | None
+    quorum: int
+    who: str
+    worst_case_nano: int
+    worst_case: str
+    policy_version: int
+
+
+class FileView(View):
+    """A file that goes in or came out."""
+
+    direction: str
+    path: str
+    sha256: str
+    size: int
+
+
+class VoteView(View):
+    """One human's recorded answer."""
+
+    name: str
+    subject: str
+    tenant_id: UUID
+    as_holding: bool
+    verdict: Verdict
+    reason: str
+    channel: str
+    acr: str | None
+    at: datetime
+
+
+class ApprovalContext(View):
+    """Everything that a human needs to decide.
+
+    Attributes:
+        subject_digest: Digest of exactly what would run; a decision names it back.
+        may_decide: Whether the reader may, as the rules see it now (a reason is asked for later).
+        refusal: Why not, in words.
+    """
+
+    id: UUID
+    tenant_id: UUID
+    company: str
+    work_item_id: UUID
+    title: str
+    kind: str
+    assistant: str
+    requester: str
+    status: ApprovalStatus
+    reason: str
+    level: RiskLevel
+    score: int
+    factors: tuple[RiskFactor, ...]
+    facts: dict[str, Any]
+    parameters: dict[str, Any]
+    files: tuple[FileView, ...]
+    worst_case_nano: int
+    worst_case: str
+    subject_digest: str
+    tier: ApprovalTier
+    quorum: int
+    reason_required: bool
+    requires_acr: tuple[str, ...]
+    who: str
+    votes: tuple[VoteView, ...]
+    votes_in_words: str
+    created_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None
+    may_decide: bool
+    refusal: str = ""
+    refusal_code: RefusalCode | None = None
+
+
+class AuditView(View):
+    """One event of a tenant's trail, whole: what its hash is computed over is all here."""
+
+    tenant_id: UUID
+    seq: int
+    occurred_at: datetime
+    kind: str
+    actor_tenant_id: UUID | None
+    actor_id: str
+    actor_name: str
+    work_item_id: UUID | None
+    subject: str
+    summary: str
+    data: dict[str, Any]
+    prev_hash: str
+    hash: str
+
+
+class ChainReport(View):
+    """What a verification of a tenant's trail found.
+
+    Attributes:
+        whole: Every hash and every number follows from the one before, up to the recorded head.
+        first_bad_seq: Where it first does not; None when it is whole.
+    """
+
+    tenant_id: UUID
+    whole: bool
+    events: int
+    head_seq: int
+    head_hash: str
+    first_bad_seq: int | None = None
+    words: str
+
+
+class HaltState(View):
+    """A halt as it stands."""
+
+    scope: str
+    key: str
+    active: bool
+    mode: str
+    reason: str
+    changed_by: str
+    changed_at: datetime
+    epoch: int
+
+
+class Page(View):
+    """A page of a list; `next_cursor` is opaque, None at the end."""
+
+    next_cursor: str | None = None
