@@ -59,6 +59,7 @@ def runtime_environment(paths: Paths, ports: Ports, tenant: str, warrant_jwks: s
         "AWGP_RUNTIME_RUN_DIR": str(paths.runs / tenant),
         "AWGP_RUNTIME_DOCKER_HOST": docker_host,
         "AWGP_RUNTIME_DOCKER_RUNTIME": "runsc-awgp",
+        "AWGP_RUNTIME_PROBE_IMAGE": "awgp/sandbox:latest",
         "AWGP_RUNTIME_GUEST_PATH": str(paths.guest),
         "AWGP_RUNTIME_RUNTIME_NAME": f"{tenant}-embedded",
         "AWGP_RUNTIME_WARRANT_JWKS": warrant_jwks,

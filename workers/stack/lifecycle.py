@@ -14,7 +14,7 @@ from pathlib import Path
 from workers.stack import gvisor, leftovers, sandbox_parts, seeding
 from workers.stack.paths import CHECKOUT
 from workers.stack.processes import Process
-from workers.stack.stack import Stack
+from workers.stack.stack import Stack, unmount_below
 from workers.stack.steps import SetupError, say, step, until
 
 PACKAGES = ("workflows", "activities", "workers", "api", "models", "sandbox")
@@ -105,6 +105,8 @@ def _end(stack: Stack) -> None:
             if not stack.supervision.shutdown():
                 say("     supervisord did not end in time; its processes are killed")
     leftovers.end(stack.paths)
+    if stack.engine.own:
+        unmount_below(stack.paths.docker)
 
 
 def _restart_if_changed(stack: Stack) -> None:

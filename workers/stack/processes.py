@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 # What the control plane is made of beside the servers, in the order of starting.
 WORKERS = ("dev_issuer", "api", "control", "broker", "relay")
@@ -26,7 +27,7 @@ class Process:
 
     name: str
     command: list[str]
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str]
     is_server: bool = False
     death_signal: str = "KILL"
     stop_signal: str = "TERM"

@@ -96,12 +96,12 @@ class Stack:
                 as_server_user=True,
                 order=10,
             ),
-            Process("valkey", self.valkey.program(), is_server=True, order=10),
-            Process("temporal", self.temporal.program(), is_server=True, order=20),
+            Process("valkey", self.valkey.program(), {}, is_server=True, order=10),
+            Process("temporal", self.temporal.program(), {}, is_server=True, order=20),
         ]
         if self.engine.own:
-            found.append(Process("containerd", self.engine.containerd_program(), is_server=True, order=10))
-            found.append(Process("dockerd", self.engine.dockerd_program(), is_server=True, order=20))
+            found.append(Process("containerd", self.engine.containerd_program(), {}, is_server=True, order=10))
+            found.append(Process("dockerd", self.engine.dockerd_program(), {}, is_server=True, order=20))
         found += [worker(name, self.environment(name), order=100) for name in WORKERS]
         found += [self._runtime(tenant) for tenant in self.tenants]
         return found
@@ -172,7 +172,7 @@ class Stack:
 
     def forget(self) -> None:
         """Remove all its data (the cache too when it lies within). The stack must be down."""
-        _unmount_below(self.paths.docker)
+        unmount_below(self.paths.docker)
         for folder in (self.paths.postgres, self.paths.runs, self.paths.data):
             shutil.rmtree(folder, ignore_errors=True)
         outside = Path("/var/lib") / f"awgp-{self.paths.tag}"
@@ -181,7 +181,7 @@ class Stack:
             raise SetupError(f"{self.paths.data} could not be removed whole", f"rm -rf {self.paths.data}")
 
 
-def _unmount_below(folder: Path) -> None:
+def unmount_below(folder: Path) -> None:
     """Unmount what an engine left mounted below a folder, deepest first."""
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for mount in sorted((each for each in mounts if each.startswith(f"{folder}/")), key=len, reverse=True):

@@ -54,14 +54,21 @@ class Supervision:
         """Supervisord's own pid; None when it does not answer."""
         try:
             return int(self._call("getPID"))
+        except xmlrpc.client.Fault:  # SHUTDOWN_STATE: it is ending, but not yet gone
+            return self._recorded_pid()
         except UNREACHABLE:
             return None
+
+    def _recorded_pid(self) -> int | None:
+        with contextlib.suppress(OSError, ValueError):
+            return int((self._paths.supervisor / "supervisord.pid").read_text())
+        return None
 
     def states(self) -> dict[str, ProcessState]:
         """Every process by name; empty when supervisord does not answer."""
         try:
             answer = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
-        except UNREACHABLE:
+        except (xmlrpc.client.Fault, *UNREACHABLE):
             return {}
         return {
             str(each["name"]): ProcessState(
@@ -87,10 +94,8 @@ class Supervision:
 
     def shutdown(self, seconds: float = 60) -> bool:
         """End supervisord and all its processes; whether it went within the time."""
-        try:
+        with contextlib.suppress(xmlrpc.client.Fault, *UNREACHABLE):
             self._call("shutdown")
-        except UNREACHABLE:
-            return True
         return any(self.pid() is None for _ in until(time.monotonic() + seconds))
 
     def wait_running(self, name: str, not_pid: int = 0, seconds: float = 60) -> int:
