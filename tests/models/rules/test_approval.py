@@ -122,9 +122,7 @@ def test_no_policy_tier_opens_the_highest_levels_to_a_tenant():
     assert tally(needs("L4", tier="tenant"), [vote(APPROVER)]).status is ApprovalStatus.PENDING
 
 
-@pytest.mark.parametrize(
-    "status", [status for status in ApprovalStatus if status is not ApprovalStatus.PENDING]
-)
+@pytest.mark.parametrize("status", [status for status in ApprovalStatus if status is not ApprovalStatus.PENDING])
 def test_a_closed_question_takes_no_vote(status: ApprovalStatus):
     assert code(question(needs(), status=status), APPROVER) == "already_closed"
 
@@ -142,17 +140,13 @@ def test_one_human_one_vote_also_by_a_second_account():
     assert code(question(needs(quorum=2)), person(5, SUB, Role.APPROVER), first) == ""
 
 
-@pytest.mark.parametrize(
-    ("acr", "expected"), [(None, "acr_too_low"), ("1", "acr_too_low"), ("2", ""), ("3", "")]
-)
+@pytest.mark.parametrize(("acr", "expected"), [(None, "acr_too_low"), ("1", "acr_too_low"), ("2", ""), ("3", "")])
 def test_a_strong_sign_in_is_asked_for(acr: str | None, expected: str):
     asked = question(needs(requires_acr=("2", "3")))
     assert code(asked, person(1, SUB, Role.APPROVER, acr=acr)) == expected
 
 
-@pytest.mark.parametrize(
-    ("reason", "expected"), [(None, "reason_missing"), (" \n", "reason_missing"), ("fine", "")]
-)
+@pytest.mark.parametrize(("reason", "expected"), [(None, "reason_missing"), (" \n", "reason_missing"), ("fine", "")])
 def test_a_reason_is_asked_for(reason: str | None, expected: str):
     assert code(question(needs(reason_required=True)), APPROVER, reason=reason) == expected
 
@@ -203,9 +197,7 @@ def test_the_order_of_votes_makes_no_difference(
 
 
 @given(REQUIREMENTS, VOTES, ASKERS)
-def test_what_an_approval_always_has(
-    requirement: ApprovalRequirement, votes: list[DecisionView], askers: list[Human]
-):
+def test_what_an_approval_always_has(requirement: ApprovalRequirement, votes: list[DecisionView], askers: list[Human]):
     answer = tally(requirement, votes, askers)
     right = [one for one in votes if one.as_holding or not requirement.level.holding_only]
     free = [one for one in right if not any(same_human(one, asker) for asker in askers)]
@@ -235,3 +227,11 @@ def test_being_one_person_carries_over():
     three = person(3, HOLDING, subject="y", email="x@example.com")
     answer = tally(needs(quorum=2), [vote(one), vote(three), vote(two)])
     assert (answer.approvals, answer.status) == (1, ApprovalStatus.PENDING)
+
+
+@pytest.mark.parametrize("account", [ASKER, person(7, HOLDING, Role.HOLDING_APPROVER, email=ASKER.email)])
+def test_a_vote_of_who_asked_does_not_count_however_it_got_there(account: Principal):
+    asked_by = [human_of(ASKER)]
+    assert tally(needs(), [vote(account)], asked_by).status is ApprovalStatus.PENDING
+    assert tally(needs(), [vote(account), vote(APPROVER)], asked_by).approvals == 1
+    assert tally(needs(), [vote(account, "reject"), vote(APPROVER)], asked_by).status is ApprovalStatus.APPROVED

@@ -23,9 +23,7 @@ class Held:
 class Budgets(RuleBasedStateMachine):
     """Two budgets (an assistant's and a tenant's) that every hold touches."""
 
-    @initialize(
-        small=st.integers(0, 100), large=st.integers(0, 300), share=st.sampled_from([0, 333_333, HALF, PPM])
-    )
+    @initialize(small=st.integers(0, 100), large=st.integers(0, 300), share=st.sampled_from([0, 333_333, HALF, PPM]))
     def begin(self, small: int, large: int, share: int):
         self.limits = (small, large)
         self.share = share
@@ -38,8 +36,7 @@ class Budgets(RuleBasedStateMachine):
         reserved = sum(one.amount for one in self.held)
         waits = sum(one.amount for one in self.held if one.waiting)
         fits = all(
-            self.spent + reserved + amount <= limit
-            and (not waiting or PPM * (waits + amount) <= limit * self.share)
+            self.spent + reserved + amount <= limit and (not waiting or PPM * (waits + amount) <= limit * self.share)
             for limit in self.limits
         )
         answer = hold(self.uses, amount, waiting=waiting, share_ppm=self.share)
@@ -88,9 +85,7 @@ TestBudgets = Budgets.TestCase
 
 
 def use(limit: int, spent: int = 0, reserved: int = 0, waiting: int = 0) -> BudgetUse:
-    return BudgetUse(
-        limit=NanoUsd(limit), spent=NanoUsd(spent), reserved=NanoUsd(reserved), waiting=NanoUsd(waiting)
-    )
+    return BudgetUse(limit=NanoUsd(limit), spent=NanoUsd(spent), reserved=NanoUsd(reserved), waiting=NanoUsd(waiting))
 
 
 def test_all_or_nothing_names_the_budget_that_is_short():
@@ -102,9 +97,7 @@ def test_waiting_holds_take_their_share_and_no_more():
     assert isinstance(hold([use(100)], NanoUsd(50), waiting=True, share_ppm=HALF), tuple)
     answer = hold([use(100, reserved=50, waiting=50)], NanoUsd(1), waiting=True, share_ppm=HALF)
     assert answer == Shortfall(index=0, needed=NanoUsd(1), would_fit=NanoUsd(0), waiting_share=True)
-    assert isinstance(
-        hold([use(100, reserved=50, waiting=50)], NanoUsd(50), waiting=False, share_ppm=HALF), tuple
-    )
+    assert isinstance(hold([use(100, reserved=50, waiting=50)], NanoUsd(50), waiting=False, share_ppm=HALF), tuple)
 
 
 def test_a_lowered_limit_leaves_nothing_and_breaks_nothing():

@@ -198,10 +198,13 @@ def test_a_condition_without_an_answer_counts_in_full():
     assert (answer.score, answer.factors[0].words) == (30, "Odd." + UNCLEAR)
     answer = assess(_only((FactorRule(id="f", when="true", points="1 / amount_usd", words="Odd."),)), facts())
     assert answer.level is RiskLevel.L5
-    answer = assess(
-        _only((), (FloorRule(id="f", when=broken, at_least=RiskLevel.L4, words="Odd."),)), facts()
-    )
+    answer = assess(_only((), (FloorRule(id="f", when=broken, at_least=RiskLevel.L4, words="Odd."),)), facts())
     assert answer.level is RiskLevel.L4
+
+
+def test_tools_stand_in_an_order_that_is_the_same_tomorrow():
+    names = [f"tool{number:02}" for number in range(30)]
+    assert condition.variables(facts(tools=names[::-1]))["tools"] == names
 
 
 def test_the_names_that_conditions_may_use_are_those_that_there_are():
