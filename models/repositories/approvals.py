@@ -92,8 +92,8 @@ def _whole() -> Any:
 
 async def whole(session: AsyncSession, approval_id: UUID) -> Whole | None:
     """An approval with all that a human needs to decide."""
-    found = (await session.execute(_whole().where(col(ApprovalRow.id) == approval_id))).one_or_none()
-    return None if found is None else cast("Whole", tuple(found))
+    found = cast("list[Whole]", (await session.exec(_whole().where(col(ApprovalRow.id) == approval_id))).all())
+    return found[0] if found else None
 
 
 async def pending(session: AsyncSession, now: datetime, after: UUID | None, limit: int) -> list[Whole]:
@@ -106,4 +106,4 @@ async def pending(session: AsyncSession, now: datetime, after: UUID | None, limi
     )
     if after is not None:
         statement = statement.where(col(ApprovalRow.id) < after)
-    return [cast("Whole", tuple(row)) for row in await session.execute(statement)]
+    return cast("list[Whole]", (await session.exec(statement)).all())

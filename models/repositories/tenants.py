@@ -6,7 +6,6 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import func
-from sqlalchemy import select as sa_select
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -26,4 +25,4 @@ async def visible(session: AsyncSession) -> list[TenantRow]:
 
 async def database_now(session: AsyncSession) -> datetime:
     """The database's clock, now (not the transaction's start)."""
-    return (await session.execute(sa_select(func.clock_timestamp()))).scalar_one()
+    return (await session.exec(select(func.clock_timestamp()))).one()
