@@ -49,9 +49,7 @@ class Bridge:
     def __init__(self, folder: RunFolder, limits: Limits) -> None:
         self._folder = folder
         self.spool = OutputSpool(folder.state, limits.output_bytes)
-        self.intake = ArtifactIntake(
-            folder.artifacts, folder.state / "artifacts.jsonl", limits.artifact_bytes
-        )
+        self.intake = ArtifactIntake(folder.artifacts, folder.state / "artifacts.jsonl", limits.artifact_bytes)
         self.exit: AgentExit | None = None
         self.first_byte: Callable[[], None] | None = None
         self.complete = asyncio.Event()

@@ -74,9 +74,7 @@ def container_arguments(job: Job, command: ImageCommand, host: Host) -> dict[str
         "tty": False,
         "auto_remove": False,
         "restart_policy": {"Name": "no"},
-        "log_config": LogConfig(
-            type="local", config={"max-size": "1m", "max-file": "1", "compress": "false"}
-        ),
+        "log_config": LogConfig(type="local", config={"max-size": "1m", "max-file": "1", "compress": "false"}),
         "labels": {
             LABEL_RUN: str(job.run.run_id),
             LABEL_ATTEMPT: str(job.run.attempt),

@@ -96,9 +96,7 @@ class DockerHandle:
     async def remove(self) -> None:
         """Removes it; what cannot be removed now is left to the reaper."""
         with contextlib.suppress(*ENGINE_ERRORS, TimeoutError):
-            await self._engine.call(
-                lambda client: client.api.remove_container(self.container_id, force=True, v=True)
-            )
+            await self._engine.call(lambda client: client.api.remove_container(self.container_id, force=True, v=True))
 
 
 class DockerRunner:
@@ -136,9 +134,7 @@ class DockerRunner:
         try:
             image = await self.engine.call(lambda client: client.api.inspect_image(job.spec.image))
         except ImageNotFound as error:
-            raise StartFailedError(
-                RunOutcome.IMAGE_MISSING, f"{job.spec.image} is not on this host"
-            ) from error
+            raise StartFailedError(RunOutcome.IMAGE_MISSING, f"{job.spec.image} is not on this host") from error
         except (*ENGINE_ERRORS, TimeoutError) as error:
             raise StartFailedError(RunOutcome.START_FAILED, "image: " + explain(error)) from error
         return resolve_command(image, job.spec)
@@ -150,9 +146,7 @@ class DockerRunner:
     async def find(self) -> list[Found]:
         """Returns every container with this runtime's label, ended ones too."""
         listed: list[dict[str, Any]] = await self.engine.call(
-            lambda client: client.api.containers(
-                all=True, filters={"label": f"{LABEL_OWNER}={self._host.owner}"}
-            )
+            lambda client: client.api.containers(all=True, filters={"label": f"{LABEL_OWNER}={self._host.owner}"})
         )
         return [
             Found(

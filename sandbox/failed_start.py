@@ -39,9 +39,7 @@ class FailedStarts:
     async def clean(self, container_id: str) -> None:
         """Removes the container at once, and in the background what containerd keeps."""
         with contextlib.suppress(*ENGINE_ERRORS, TimeoutError):
-            await self._engine.call(
-                lambda client: client.api.remove_container(container_id, force=True, v=True)
-            )
+            await self._engine.call(lambda client: client.api.remove_container(container_id, force=True, v=True))
         if self._containerd is None or shutil.which("ctr") is None:
             log.warning("failed_start_may_leak", container=container_id)
             return

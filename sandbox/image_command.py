@@ -65,6 +65,4 @@ def _check_digest(image: Mapping[str, Any], spec: RunSpec) -> None:
         return
     if any(digest.endswith("@" + wanted) for digest in image.get("RepoDigests") or ()):
         return
-    raise StartFailedError(
-        RunOutcome.IMAGE_MISSING, f"{spec.image} is {image.get('Id')} on this host, not {wanted}"
-    )
+    raise StartFailedError(RunOutcome.IMAGE_MISSING, f"{spec.image} is {image.get('Id')} on this host, not {wanted}")

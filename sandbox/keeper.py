@@ -188,9 +188,7 @@ class RunKeeper:
                 await self._runner.attach(found.container_id).remove()
         elif found is not None and found.started:
             log.info("run_taken_up", **ref_text(course.run))
-            start = start or StartRecord.model_validate(
-                {"container_id": found.container_id, "started_at": time.time()}
-            )
+            start = start or StartRecord.model_validate({"container_id": found.container_id, "started_at": time.time()})
             self._spawn(course.resume(start), course)
         elif start is not None:
             detail = "its sandbox is gone from this host"

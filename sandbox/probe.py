@@ -27,10 +27,8 @@ from sandbox.spec import MIB, Limits, RunOutcome, RunResult, RunSpec
 RUNTIME_VERSION = "1"
 
 _INSIDE = (Path(__file__).parent / "probe_inside.py").read_text()
-_FENCE = Limits(
-    memory_bytes=128 * MIB, nproc=32, disk_bytes=2 * MIB, tmp_bytes=MIB, nofile=128, wall_seconds=60
-)
-_MEMORY = Limits(memory_bytes=64 * MIB, wall_seconds=60)
+_FENCE = Limits(memory_bytes=512 * MIB, nproc=32, disk_bytes=2 * MIB, tmp_bytes=MIB, nofile=128, wall_seconds=60)
+_MEMORY = Limits(memory_bytes=96 * MIB, wall_seconds=60)
 _EAT_MEMORY = "b=[]\nwhile True: b.append(bytearray(b'x') * (8 << 20))"
 
 

@@ -123,7 +123,7 @@ CHECKS = {
     "no ipv6 route": lambda: unreachable(socket.AF_INET6, "2606:4700:4700::1111"),
     "only loopback": only_loopback,
     "no capabilities": lambda: status("CapEff", "0" * 16),
-    "no new privileges": lambda: status("NoNewPrivs", "1"),
+    "no new privileges": lambda: "" if libc.prctl(39, 0, 0, 0, 0) == 1 else "PR_GET_NO_NEW_PRIVS is not 1",
     "user": lambda: "" if os.getuid() == 65532 else str(os.getuid()),
     "read-only root": root_read_only,
     "open files": lambda: "" if resource.getrlimit(resource.RLIMIT_NOFILE)[1] == 128 else "not limited",

@@ -41,7 +41,7 @@ class RuntimeSettings(BaseSettings):
     enrolment_token: str | None = None
     guest_path: Path = Path(".awgp/cache/guest")
     warrant_jwks: str | None = None
-    probe_image: str = "awgp-sandbox:latest"
+    probe_image: str = "awgp/sandbox:latest"
     containerd_socket: str | None = None
     null_runner: bool = False
     log_level: str = "info"

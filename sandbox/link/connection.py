@@ -36,9 +36,7 @@ _QUEUED_REPORTS = 256
 class RuntimeConnection:
     """A WebSocket whose other end has proved which runtime it is."""
 
-    def __init__(
-        self, socket: web.WebSocketResponse, runtime: ConnectedRuntime, backend: RuntimeBackend
-    ) -> None:
+    def __init__(self, socket: web.WebSocketResponse, runtime: ConnectedRuntime, backend: RuntimeBackend) -> None:
         self.runtime = runtime
         self.seat = Seat(runtime.runtime_id, runtime.tenant_id, runtime.capacity)
         self.unheard: Heartbeat | None = None

@@ -52,9 +52,7 @@ async def _send_output(course: Course, send: Send) -> None:
             break
         for_now = min(_FRAME_BYTES, _WINDOW - (offset - course.acked))
         records = await asyncio.to_thread(course.spool.read, offset, for_now)
-        message = Log(
-            run_id=course.run.run_id, attempt=course.run.attempt, offset=offset, records=tuple(records)
-        )
+        message = Log(run_id=course.run.run_id, attempt=course.run.attempt, offset=offset, records=tuple(records))
         await send(message)
         offset = records[-1].end
     while course.acked < offset:
