@@ -150,6 +150,10 @@ class RunKeeper:
         """Marks the moment from which a renewal will count."""
         self._leases.heartbeat_sent(heartbeat_id)
 
+    def deadline(self, run: RunRef) -> float | None:
+        """Returns when the run's lease ends, on the lease clock."""
+        return self._leases.deadline(run)
+
     def end_expired(self) -> None:
         """Kills what has no lease any more; called often, connected or not."""
         for run in self._leases.expired():

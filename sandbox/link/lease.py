@@ -66,6 +66,10 @@ class Leases:
                 self._deadlines[run] = moved[run] = max(current, asked + seconds)
         return moved
 
+    def deadline(self, run: RunRef) -> float | None:
+        """Returns a run's deadline."""
+        return self._deadlines.get(run)
+
     def expired(self) -> list[RunRef]:
         """Returns the runs whose lease is over."""
         now = self._clock()
