@@ -1,0 +1,11 @@
+"""Real PostgreSQL and Valkey for every test that asks for them; see tests/fixtures."""
+
+from __future__ import annotations
+
+# A module stands after those that it imports, or its asserts would not be rewritten.
+pytest_plugins = [
+    "tests.fixtures.companies",
+    "tests.fixtures.postgres",
+    "tests.fixtures.valkey",
+    "tests.fixtures.work",
+]
