@@ -1,0 +1,77 @@
+"""Whether humans have allowed exactly what would run: recomputed from rows that nobody can change."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from models.domain.approval import ApprovalStatus, DecisionView, Human, Verdict
+from models.domain.risk import RiskLevel
+from models.repositories import approvals as approval_rows
+from models.repositories import assistants as assistant_rows
+from models.repositories import principals as principal_rows
+from models.repositories import tenants as tenant_rows
+from models.repositories import work_items as item_rows
+from models.rules.approval import requirement_for, tally
+from models.services import policies
+from models.tables.tenancy import PrincipalRow
+from models.tables.work import DecisionRow, WorkItemRow
+
+
+async def missing_approval(session: AsyncSession, item: WorkItemRow) -> str | None:
+    """Why the item may not run for want of an approval, in words; None: it may.
+
+    INVARIANT: the level comes from the assessment and the votes from the decisions, both of which the application can
+    only add to; the requirement from the pinned policy version. The item's and the approval's own words are not
+    enough, and a vote on another digest is none.
+    """
+    assessment = await item_rows.latest_assessment(session, item.id)
+    if assessment is None:
+        return "its risk was never assessed"
+    level = RiskLevel(assessment.level)
+    if item.risk_level != level.value:
+        return f"its row says {item.risk_level}, its assessment {level}"
+    policy = await policies.pinned(session, item.tenant_id, item.policy_version_id)
+    requirement = requirement_for(policy, level)
+    if requirement is None:
+        return None
+    approval = await approval_rows.newest_for(session, item.tenant_id, item.id, item.spec_digest)
+    if approval is None:
+        return f"{level} needs an approval of exactly this spec, and there is none"
+    if approval.status != ApprovalStatus.APPROVED:
+        return f"its approval is {approval.status}"
+    holding = await _holding_of(session, item.tenant_id)
+    decisions = await approval_rows.decisions(session, item.tenant_id, [approval.id])
+    votes = [_vote(row, holding) for row in decisions if row.subject_digest == item.spec_digest]
+    counted = tally(requirement, votes, await _requesters(session, item))
+    if counted.status is not ApprovalStatus.APPROVED:
+        return f"its votes do not approve it: {counted.words}"
+    return None
+
+
+async def _holding_of(session: AsyncSession, tenant_id: UUID) -> UUID:
+    tenant = await tenant_rows.get(session, tenant_id)
+    return tenant_id if tenant is None or tenant.parent_tenant_id is None else tenant.parent_tenant_id
+
+
+def _vote(row: DecisionRow, holding: UUID) -> DecisionView:
+    return DecisionView(
+        tenant_id=row.decider_tenant_id,
+        user_id=row.decider_id,
+        subject=row.decider_subject,
+        email=getattr(row, "decider_email", None),
+        verdict=Verdict(row.verdict),
+        as_holding=row.decider_is_holding and row.decider_tenant_id == holding,
+    )
+
+
+async def _requesters(session: AsyncSession, item: WorkItemRow) -> list[Human]:
+    assistant = await assistant_rows.get(session, item.assistant_id)
+    ids = {item.requester_id} | ({assistant.owner_id} if assistant and assistant.owner_id else set[UUID]())
+    found = [await principal_rows.get(session, item.tenant_id, wanted) for wanted in ids]
+    return [_human(row) for row in found if row is not None]
+
+
+def _human(row: PrincipalRow) -> Human:
+    return Human(tenant_id=row.tenant_id, user_id=row.id, subject=row.subject, email=row.email)
