@@ -6,8 +6,25 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.domain.errors import Conflict
+from models.domain.money import format_usd
+from models.domain.policy import Policy
 from models.domain.principal import Principal
+from models.domain.run import RunStatus
+from models.domain.work_item import WorkItemStatus
+from models.repositories import work_items as rows
+from models.rules import cost
+from models.services import lifecycle, money, policies
+from models.tables.execution import RunRow
 from models.tables.work import WorkItemRow
+from sandbox.spec import RunOutcome, RunResult, RunSpec
+
+STATUS_OF = {
+    RunOutcome.SUCCEEDED: WorkItemStatus.SUCCEEDED,
+    RunOutcome.CANCELLED: WorkItemStatus.CANCELLED,
+    RunOutcome.HALTED: WorkItemStatus.HALTED,
+}
+"""What a run's outcome makes of its item; every other one is a failure."""
 
 
 async def finish(session: AsyncSession, principal: Principal, work_item_id: UUID) -> WorkItemRow:
@@ -17,4 +34,59 @@ async def finish(session: AsyncSession, principal: Principal, work_item_id: UUID
         NotFound: There is no such item.
         Conflict: Its run has not ended.
     """
-    raise NotImplementedError
+    item = await lifecycle.lock_work_item(session, work_item_id)
+    if WorkItemStatus(item.status).is_final:
+        return item
+    run = await rows.latest_run(session, item.id)
+    if run is None or run.status != RunStatus.ENDED:
+        raise Conflict(f"the run of work item {work_item_id} has not ended")
+    outcome = RunOutcome(run.outcome or RunOutcome.RUNTIME_GONE)
+    result = RunResult.model_validate(run.result) if run.result else RunResult(outcome=outcome)
+    policy = await policies.pinned(session, item.tenant_id, item.policy_version_id)
+    detail = {"run_id": str(run.id), "attempt": run.attempt, "wall_seconds": str(result.wall_seconds)}
+    charged = await money.settle(session, principal, item.id, _cost(policy, item, run, result), "sandbox_time", detail)
+    item.outcome = outcome.value
+    item.result = result.model_dump(mode="json")
+    await lifecycle.move(
+        session,
+        principal,
+        item,
+        STATUS_OF.get(outcome, WorkItemStatus.FAILED),
+        summary=f"“{item.title}”: {_words(outcome, result)}; cost {format_usd(charged)}",
+        reason=_reason(item, outcome, result),
+        data={
+            "outcome": outcome.value,
+            "exit_code": result.exit_code,
+            "cost_nano": str(charged),
+            "artifacts": [f"{artifact.path} sha256:{artifact.sha256}" for artifact in result.artifacts],
+        },
+    )
+    return item
+
+
+def _cost(policy: Policy, item: WorkItemRow, run: RunRow, result: RunResult) -> int:
+    """The price of the sandbox's time; a run that never started is free.
+
+    A run that went silent is charged for its whole limit: what it used cannot be known, and a bill that guesses low
+    would let a lost machine run for nothing.
+    """
+    if run.started_at is None and result.started_at is None:
+        return 0
+    limit = RunSpec.model_validate(item.spec).limits.wall_seconds
+    gone = result.outcome is RunOutcome.RUNTIME_GONE
+    return cost.actual(policy.prices, limit if gone else result.wall_seconds, limit)
+
+
+def _words(outcome: RunOutcome, result: RunResult) -> str:
+    exit_code = f" with exit code {result.exit_code}" if outcome is RunOutcome.FAILED_EXIT else ""
+    return outcome.value.replace("_", " ") + exit_code
+
+
+def _reason(item: WorkItemRow, outcome: RunOutcome, result: RunResult) -> str:
+    match outcome:
+        case RunOutcome.SUCCEEDED:
+            return ""
+        case RunOutcome.CANCELLED:
+            return item.cancel_reason or "cancelled"
+        case _:
+            return result.detail or _words(outcome, result)

@@ -35,9 +35,7 @@ def _bind_tenant(session: Session, _transaction: SessionTransaction, connection:
     tenant_id = cast("UUID | None", session.info.get("tenant_id"))
     if tenant_id is None:
         raise RuntimeError("this session is bound to no tenant; take it from Database.session_for")
-    connection.execute(
-        text("select set_config('app.current_tenant', :tenant, true)"), {"tenant": str(tenant_id)}
-    )
+    connection.execute(text("select set_config('app.current_tenant', :tenant, true)"), {"tenant": str(tenant_id)})
 
 
 class Database:
@@ -97,6 +95,12 @@ class Database:
         """Rows of a read by the finding role; only `awgp_system` sees rows outside a tenant."""
         async with self.engine.connect() as connection:
             return [dict(row) for row in (await connection.execute(text(statement), parameters)).mappings()]
+
+    async def change(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
+        """A committed statement of the finding role, and what it returns; the outbox is all that it may change."""
+        async with self.engine.begin() as connection:
+            result = await connection.execute(text(statement), parameters)
+            return [dict(row) for row in result.mappings()] if result.returns_rows else []
 
     async def close(self) -> None:
         """Close every connection."""

@@ -1,0 +1,87 @@
+"""What the relay does with each kind of outbox entry. Each may be repeated: the receivers are idempotent."""
+
+from __future__ import annotations
+
+from typing import Protocol
+from uuid import UUID
+
+from models.domain.principal import service_principal
+from models.repositories import dispatch as rows
+from models.repositories.dispatch import Entry
+from models.services import halt
+from models.services.outbox import OutboxKind
+from models.storage.cache import Cache
+from models.storage.db import Database
+
+
+class WorkflowTeller(Protocol):
+    """What the relay asks of the workflow engine (`workflows.client.WorkflowGateway`)."""
+
+    async def start_work_item(self, tenant_id: UUID, work_item_id: UUID, summary: str = "") -> bool:
+        """Start the item's workflow; False when it was started before."""
+        ...
+
+    async def signal_work_item(self, tenant_id: UUID, work_item_id: UUID) -> bool:
+        """Tell it to look again; False when there is none."""
+        ...
+
+    async def signal_approval(self, approval_id: UUID) -> bool:
+        """The same for an approval."""
+        ...
+
+    async def start_delivery(self, tenant_id: UUID, outbox_id: UUID) -> bool:
+        """Start the delivery of an entry."""
+        ...
+
+
+class Dispatcher:
+    """Carries outbox entries to Temporal and Redis.
+
+    Args:
+        app: Acts inside the tenants that a holding's halt concerns.
+        system: Finds what is to be woken.
+        teller: The workflow engine.
+        cache: Makes a kill quicker; the brokers poll the rows anyway.
+    """
+
+    def __init__(self, app: Database, system: Database, teller: WorkflowTeller, cache: Cache | None) -> None:
+        self._app = app
+        self._system = system
+        self._teller = teller
+        self._cache = cache
+
+    async def dispatch(self, entry: Entry) -> None:
+        """Carry one entry to its receiver; raises when it was not reached."""
+        payload = entry.payload
+        match OutboxKind(entry.kind):
+            case OutboxKind.START_WORK_ITEM:
+                await self._teller.start_work_item(entry.tenant_id, UUID(payload["work_item_id"]))
+            case OutboxKind.SIGNAL_WORK_ITEM:
+                await self._teller.signal_work_item(entry.tenant_id, UUID(payload["work_item_id"]))
+            case OutboxKind.SIGNAL_APPROVAL:
+                await self._teller.signal_approval(UUID(payload["approval_id"]))
+            case OutboxKind.WEBHOOK:
+                await self._teller.start_delivery(entry.tenant_id, entry.id)
+            case OutboxKind.KILL_RUN:
+                if self._cache is not None:
+                    await self._cache.publish(entry.tenant_id, "kills")
+            case OutboxKind.BUDGET_CHANGED:
+                tenant_id = None if payload.get("everything") else entry.tenant_id
+                await self._signal(await rows.awaiting_budget(self._system, tenant_id))
+            case OutboxKind.HALT_CHANGED:
+                await self._halt_changed(payload["scope"], payload["key"], payload)
+
+    async def _halt_changed(self, scope: str, key: str, payload: dict[str, object]) -> None:
+        tenant_id = None if scope == "everything" else UUID(key.partition("/")[0])
+        assistant_id = UUID(key.partition("/")[2]) if scope == "assistant" else None
+        items = await rows.open_items(self._system, tenant_id, assistant_id)
+        if payload.get("active") and payload.get("mode") == "kill":
+            for affected in sorted({owner for owner, _ in items}):
+                principal = service_principal("relay", affected)
+                async with self._app.session_for(principal) as session:
+                    await halt.kill_runs(session, principal, assistant_id)
+        await self._signal(items)
+
+    async def _signal(self, items: list[tuple[UUID, UUID]]) -> None:
+        for tenant_id, work_item_id in items:
+            await self._teller.signal_work_item(tenant_id, work_item_id)
