@@ -57,9 +57,10 @@ class Bridge:
         self.connected = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._sessions: set[asyncio.Task[None]] = set()
+        self._sessions: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._finishing = False
         self._penance = 0.1
+        self._closing = asyncio.Event()
         self._syncing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -80,25 +81,26 @@ class Bridge:
     async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if self.over_limit.is_set():
+        if self.over_limit.is_set() or self._closing.is_set():
             writer.close()
             return
         if self._writer is not None:
             self._writer.close()
         self._writer = writer
-        self._sessions.add(task)
+        self._sessions[task] = writer
         try:
             await self._session(reader, writer)
         except (GuestProtocolError, ValidationError) as error:
             log.warning("guest_spoke_nonsense", error=str(error)[:200])
             # It will be back at once, with the same: the wait is doubled each time.
-            await asyncio.sleep(self._penance)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), self._penance)
             self._penance = min(self._penance * 2, _MOST_PENANCE_SECONDS)
         except OSError as error:
             log.warning("guest_connection_failed", error=str(error)[:200])
         finally:
             self.intake.abandon()
-            self._sessions.discard(task)
+            self._sessions.pop(task, None)
             if self._writer is writer:
                 self._writer = None
             writer.close()
@@ -194,8 +196,10 @@ class Bridge:
         """Stops listening and makes what came durable. The sandbox lives on and comes back."""
         if self._server is not None:
             self._server.close()
-        for task in list(self._sessions):
-            task.cancel()
+        self._closing.set()
+        # Closed and not cancelled: a cancelled session is an error to asyncio's streams.
+        for writer in self._sessions.values():
+            writer.close()
         await asyncio.gather(*self._sessions, return_exceptions=True)
         if self._syncing is not None:
             await asyncio.gather(self._syncing, return_exceptions=True)

@@ -149,6 +149,8 @@ class OutputSpool:
         self._grown = asyncio.Event()
 
     def close(self) -> None:
-        """Closes the files."""
-        os.close(self._bytes)
-        os.close(self._index)
+        """Closes the files; may be repeated."""
+        for descriptor in (self._bytes, self._index):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._bytes = self._index = -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -34,7 +35,11 @@ class GuestDouble:
         finally:
             os.close(folder)
         guest.writer.write(json_frame(b"H", pid=1, guest_version="test"))
-        guest.welcome = await guest.expect(b"W")
+        try:
+            guest.welcome = await guest.expect(b"W")
+        except BaseException:
+            await guest.close()
+            raise
         return guest
 
     async def expect(self, kind: bytes) -> dict[str, object]:
@@ -66,4 +71,5 @@ class GuestDouble:
 
     async def close(self) -> None:
         self.writer.close()
-        await self.writer.wait_closed()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()

@@ -189,6 +189,7 @@ class Runtime:
         await self.keeper.detach()
         for course in self.keeper.courses.values():
             course.close()
+        self.keeper.courses.clear()
 
 
 async def start_runtime(

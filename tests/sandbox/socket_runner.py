@@ -23,6 +23,7 @@ class SocketSandbox:
         self.container_id = f"socket-{job.run.run_id}-{job.run.attempt}"
         self.started_at = datetime.now(UTC)
         self.killed = False
+        self.guests: list[GuestDouble] = []
         self._task = asyncio.create_task(self._live(agent))
         self._exit: asyncio.Future[SandboxExit] = asyncio.get_running_loop().create_future()
 
@@ -31,12 +32,16 @@ class SocketSandbox:
             code = await agent(self)
         except asyncio.CancelledError:
             code = 137
+        for guest in self.guests:
+            await guest.close()
         self._exit.set_result(SandboxExit(code, started_at=self.started_at, ended_at=datetime.now(UTC)))
 
     async def connect(self) -> GuestDouble:
         while True:
             try:
-                return await GuestDouble.connect(self.job.folder.bridge / "guest.sock")
+                guest = await GuestDouble.connect(self.job.folder.bridge / "guest.sock")
+                self.guests.append(guest)
+                return guest
             except (OSError, AssertionError):
                 await asyncio.sleep(0.02)
 
@@ -86,7 +91,6 @@ async def say_and_leave(sandbox: SocketSandbox) -> int:
     guest.artifact("result.json", b"{}")
     guest.all_sent(1)
     await guest.expect(b"F")
-    await guest.close()
     return 0
 
 
