@@ -6,7 +6,6 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from models.domain.errors import Conflict
 from models.domain.money import format_usd
 from models.domain.policy import Policy
 from models.domain.principal import Principal
@@ -30,16 +29,18 @@ STATUS_OF = {
 async def finish(session: AsyncSession, principal: Principal, work_item_id: UUID) -> WorkItemRow:
     """Settle the cost, take the run's outcome over and close the item; repeatable.
 
+    While there is no ended run the item is answered as it stands: a workflow that asks too early reads on, and must
+    not fail for it, since a failure would end a run that lives.
+
     Raises:
         NotFound: There is no such item.
-        Conflict: Its run has not ended.
     """
     item = await lifecycle.lock_work_item(session, work_item_id)
     if WorkItemStatus(item.status).is_final:
         return item
     run = await rows.latest_run(session, item.id)
     if run is None or run.status != RunStatus.ENDED:
-        raise Conflict(f"the run of work item {work_item_id} has not ended")
+        return item
     outcome = RunOutcome(run.outcome or RunOutcome.RUNTIME_GONE)
     result = RunResult.model_validate(run.result) if run.result else RunResult(outcome=outcome)
     policy = await policies.pinned(session, item.tenant_id, item.policy_version_id)

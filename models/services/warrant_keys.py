@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from joserfc import jws
 from joserfc.errors import JoseError
@@ -64,9 +64,9 @@ class JwksVerifier:
         """The claims, or `WarrantRefused`."""
         try:
             verified = jws.deserialize_compact(token, self._keys, algorithms=_ALGORITHMS)
-            claims = json.loads(verified.payload)
+            claims: Any = json.loads(verified.payload)
         except (JoseError, ValueError, KeyError, TypeError) as error:
             raise WarrantRefused("the warrant is not signed by a known key", code="signature") from error
         if not isinstance(claims, dict):
             raise WarrantRefused("the warrant's claims cannot be read", code="signature")
-        return claims
+        return cast("dict[str, Any]", claims)
