@@ -13,7 +13,9 @@ const (
 // protect hardens the guest against the agent, which runs under the same user.
 func protect() {
 	// Not dumpable: the agent can neither trace the guest nor open its /proc/1/mem. execve gives the agent
-	// its own flag back. PID 1 is safe from the agent's signals by being PID 1.
+	// its own flag back. A kernel shields PID 1 from the signals of its own namespace, gVisor does not: an
+	// agent that kills or stops the guest ends or stalls its own run and nobody else's; Docker's exit status
+	// and the run's time limit tell it outside.
 	prctl(prSetDumpable, 0)
 	// Orphans come to the guest also where it is not PID 1 (its tests).
 	prctl(prSetChildSubreaper, 1)
