@@ -1,0 +1,99 @@
+"""The application: routes, the access table, problems, and the guards around them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+
+from api import access, problems
+from api.auth import SeenPrincipals, caller
+from api.body import BodyGuard
+from api.deps import Deps
+from api.routes import (
+    approvals,
+    assistants,
+    audit,
+    budgets,
+    files,
+    halts,
+    health,
+    logs,
+    people,
+    policies,
+    runtimes,
+    work_items,
+)
+from api.schemas.fields import Problem
+
+ROUTERS = (
+    health.router, people.router, assistants.router, files.router, work_items.router, logs.router, approvals.router,
+    policies.router, budgets.router, halts.router, audit.router, runtimes.router,
+)  # fmt: skip
+DESCRIPTION = """The control plane's public API.
+
+Send `Authorization: Bearer <JWT>` of the configured OpenID Connect issuer. Every error is a problem document
+(RFC 9457, `application/problem+json`). What another tenant owns answers 404. Money is USD: text for people, and
+integer nano-dollars in the fields that end in `_nano`. Lists take `cursor` and `limit`; a null `next_cursor` is the
+end.
+"""
+
+
+def routes() -> list[APIRoute]:
+    """Every route of the API."""
+    return [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+
+
+def create_app(deps: Deps) -> FastAPI:
+    """The API over its dependencies; it refuses to be made when routes and access table differ."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            for close in deps.close:
+                await close()
+
+    app = describe(lifespan)
+    app.state.deps = deps
+    app.state.seen_principals = SeenPrincipals()
+    app.add_middleware(BodyGuard, max_bytes=deps.settings.max_body_bytes)
+    app.add_middleware(problems.LastResort)
+    return app
+
+
+def describe(lifespan: Any = None) -> FastAPI:
+    """The application without anything behind it: enough for its OpenAPI description."""
+    everything = routes()
+    access.check(everything, (route for route in everything if caller in set(_calls(route.dependant))))
+    app = FastAPI(
+        title="AWGP",
+        version=health.VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={
+            "default": {
+                "model": Problem,
+                "description": "A problem document: what is wrong, and where.",
+                "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            }
+        },
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    problems.install(app)
+    return app
+
+
+def _calls(dependant: Dependant) -> Iterator[object]:
+    for inner in dependant.dependencies:
+        yield inner.call
+        yield from _calls(inner)

@@ -1,0 +1,91 @@
+"""Who calls: a bearer token becomes a principal of one tenant, and the access table is asked."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from api import access
+from api.deps import Deps, Given
+from api.tokens import Claims
+from models.domain.errors import Forbidden, Unauthenticated
+from models.domain.principal import Principal, PrincipalKind
+from models.services import principals, tenants
+
+SEEN_SECONDS = 300
+"""How long a principal's row is taken as known; what the token says is read from the token each time."""
+SEEN_MOST = 10_000
+
+_bearer = HTTPBearer(
+    auto_error=False, bearerFormat="JWT", description="An access token of the configured OpenID Connect issuer."
+)
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+class SeenPrincipals:
+    """Principals whose rows were written lately, by everything their token said of them."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[Claims, tuple[float, Principal]] = OrderedDict()
+
+    def get(self, claims: Claims) -> Principal | None:
+        """The principal, if it was seen within `SEEN_SECONDS` with the very same claims."""
+        found = self._seen.get(claims)
+        return found[1] if found is not None and time.monotonic() - found[0] < SEEN_SECONDS else None
+
+    def put(self, claims: Claims, principal: Principal) -> None:
+        """Remember; the longest known is forgotten first."""
+        self._seen[claims] = (time.monotonic(), principal)
+        self._seen.move_to_end(claims)
+        while len(self._seen) > SEEN_MOST:
+            self._seen.popitem(last=False)
+
+
+async def caller(request: Request, given: Given, credentials: Credentials) -> Principal:
+    """The principal behind the request, allowed to call this route.
+
+    Raises:
+        Unauthenticated: No token, or one that does not hold.
+        Forbidden: The tenant is unknown, or no role of the principal's is in the route's row.
+    """
+    if credentials is None:
+        raise Unauthenticated("Send a bearer token: Authorization: Bearer <JWT>.")
+    claims = await given.tokens.verify(credentials.credentials)
+    principal = await _known(given, request, claims)
+    route = request.scope.get("route")
+    if not isinstance(route, APIRoute):
+        raise Forbidden("No route, no right.")
+    access.require(principal, "GET" if request.method == "HEAD" else request.method, route.path)
+    return principal
+
+
+async def _known(given: Deps, request: Request, claims: Claims) -> Principal:
+    seen: SeenPrincipals = request.app.state.seen_principals
+    principal = seen.get(claims)
+    if principal is None:
+        tenant = await tenants.find(given.db, claims.tenant_slug)
+        if tenant is None:
+            raise Forbidden(f"There is no tenant {claims.tenant_slug!r} here.")
+        async with given.db.tenant_session(tenant.tenant_id) as session:
+            principal = await principals.seen(
+                session,
+                tenant,
+                issuer=claims.issuer,
+                subject=claims.subject,
+                username=claims.username,
+                display_name=claims.display_name,
+                email=claims.email,
+                roles=claims.roles,
+                acr=claims.acr,
+                kind=PrincipalKind.SERVICE if claims.is_service else PrincipalKind.USER,
+            )
+        seen.put(claims, principal)
+    return principal
+
+
+Caller = Annotated[Principal, Depends(caller)]

@@ -1,0 +1,85 @@
+"""What the routes stand on, composed once by `workers/api.py` (or a test) and handed in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Protocol, cast
+from uuid import UUID
+
+import structlog
+from fastapi import Depends, Request
+
+from api.tokens import TokenVerifier
+from models.settings import Settings
+from models.storage.blobs import BlobStore
+from models.storage.cache import Cache
+from models.storage.db import Database
+
+log = structlog.get_logger(__name__)
+
+FAST_PATH_SECONDS = 3.0
+
+
+class FastPath(Protocol):
+    """Tells Temporal at once what the outbox would tell it a moment later (`workflows.client.WorkflowGateway`)."""
+
+    async def start_work_item(self, tenant_id: UUID, work_item_id: UUID) -> object:
+        """Start the work item's workflow; already started is success."""
+        ...
+
+    async def signal_work_item(self, tenant_id: UUID, work_item_id: UUID) -> object:
+        """Tell it to look again."""
+        ...
+
+    async def signal_approval(self, approval_id: UUID) -> object:
+        """Tell the approval's workflow to look again."""
+        ...
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One thing that readiness asks after.
+
+    Attributes:
+        hard: Without it no request can be served.
+        check: Returns a word about it, or raises.
+    """
+
+    name: str
+    hard: bool
+    check: Callable[[], Awaitable[str]]
+
+
+@dataclass(frozen=True)
+class Deps:
+    """The API's dependencies.
+
+    Attributes:
+        close: Ends what this process opened, in order.
+    """
+
+    settings: Settings
+    db: Database
+    cache: Cache
+    blobs: BlobStore
+    tokens: TokenVerifier
+    fast_path: FastPath
+    probes: tuple[Probe, ...] = ()
+    close: tuple[Callable[[], Awaitable[object]], ...] = field(default=())
+
+
+def _deps(request: Request) -> Deps:
+    return cast("Deps", request.app.state.deps)
+
+
+Given = Annotated[Deps, Depends(_deps)]
+
+
+async def hurry(tell: Callable[..., Awaitable[object]], *named: UUID) -> None:
+    """Take the fast path after a commit. It may fail: the relay sends the same from the outbox."""
+    try:
+        await asyncio.wait_for(tell(*named), FAST_PATH_SECONDS)
+    except Exception as error:  # whatever Temporal's client says, the row is committed
+        log.info("fast_path_missed", error=str(error)[:200])

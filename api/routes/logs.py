@@ -1,0 +1,145 @@
+"""What a work item's run says (as it says it) and the files that went in and came out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Annotated, Any
+from urllib.parse import quote
+from uuid import UUID
+
+from fastapi import APIRouter, Header
+from fastapi.responses import StreamingResponse
+
+from api.auth import Caller
+from api.deps import Deps, Given
+from api.schemas.fields import sse
+from api.schemas.files import Direction, FileAnswer, FileList
+from models.domain.errors import DependencyAway, NotFound
+from models.domain.principal import Principal
+from models.services import run_logs, work_items
+
+router = APIRouter(prefix="/v1/work-items/{work_item_id}", tags=["work items"])
+
+HEARTBEAT_SECONDS = 15.0
+"""A comment this often keeps proxies from closing a stream in which nothing happens."""
+
+
+@router.get(
+    "/logs",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Server-sent events."}
+    },
+)
+async def logs(
+    work_item_id: UUID,
+    principal: Caller,
+    given: Given,
+    follow: bool = True,
+    last_event_id: Annotated[str | None, Header(max_length=64, description="Go on after this event.")] = None,
+) -> StreamingResponse:
+    """The run's output as server-sent events; ends when the item is final.
+
+    Events `log` carry `attempt`, `offset`, `stream`, `at`, and `text` (or `data_b64` where it is not UTF-8); their id
+    resumes the stream. The last event is `end`, with the item's status.
+    """
+    async with given.db.session_for(principal) as session:
+        item = await work_items.read(session, principal, work_item_id)
+    pieces = run_logs.read(
+        given.db,
+        given.blobs,
+        given.cache,
+        principal,
+        work_item_id,
+        after=last_event_id or "",
+        follow=follow,
+        tenant_id=item.tenant_id,
+    )
+    # The first step is taken before the answer begins, so that what is wrong with the request can still be said.
+    first = asyncio.ensure_future(anext(pieces, None))
+    await asyncio.wait({first}, timeout=0.2)
+    if first.done():
+        first.result()
+    stream = _events(given, principal, work_item_id, pieces, first)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+async def _events(
+    given: Deps,
+    principal: Principal,
+    work_item_id: UUID,
+    pieces: AsyncIterator[run_logs.LogPiece],
+    step: asyncio.Future[run_logs.LogPiece | None],
+) -> AsyncGenerator[bytes]:
+    yield b"retry: 1000\n\n"
+    try:
+        while True:
+            await asyncio.wait({step}, timeout=HEARTBEAT_SECONDS)
+            if not step.done():
+                yield b": still here\n\n"
+                continue
+            piece = step.result()
+            if piece is None:
+                break
+            yield sse("log", _log_data(piece), piece.event_id)
+            step = asyncio.ensure_future(anext(pieces, None))
+    finally:
+        step.cancel()
+        await asyncio.gather(step, return_exceptions=True)
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
+    async with given.db.session_for(principal) as session:
+        item = await work_items.read(session, principal, work_item_id)
+    yield sse("end", {"status": item.status, "outcome": item.outcome})
+
+
+def _log_data(piece: run_logs.LogPiece) -> dict[str, Any]:
+    head = {"attempt": piece.attempt, "offset": piece.offset, "stream": piece.stream, "at": piece.at.isoformat()}
+    try:
+        return head | {"text": piece.data.decode()}
+    except UnicodeDecodeError:
+        return head | {"data_b64": base64.b64encode(piece.data).decode()}
+
+
+@router.get("/files")
+async def list_files(work_item_id: UUID, principal: Caller, given: Given) -> FileList:
+    """The files that went in, and those that came out so far."""
+    async with given.db.session_for(principal) as session:
+        rows = await work_items.files(session, principal, work_item_id)
+    return FileList(items=[FileAnswer.model_validate(row, from_attributes=True) for row in rows])
+
+
+@router.get(
+    "/files/{direction}/{path:path}",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            "description": "The bytes.",
+        }
+    },
+)
+async def read_file(
+    work_item_id: UUID, direction: Direction, path: str, principal: Caller, given: Given
+) -> StreamingResponse:
+    """A file's bytes."""
+    async with given.db.session_for(principal) as session:
+        rows = await work_items.files(session, principal, work_item_id, direction)
+    found = next((row for row in rows if row.path == path), None)
+    if found is None:
+        raise NotFound(f"the work item has no file {direction}/{path}")
+    try:
+        content = await given.blobs.open(found.sha256)
+    except FileNotFoundError as error:
+        raise DependencyAway("The blob store does not have this file at the moment.", dependency="blobs") from error
+    # An agent wrote it: a browser must neither render nor guess it.
+    headers = {
+        "Content-Length": str(found.size),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.rsplit('/', 1)[-1], safe='')}",
+        "X-Content-Type-Options": "nosniff",
+        "ETag": f'"{found.sha256}"',
+    }
+    return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
