@@ -61,9 +61,7 @@ def build(docker_host: str, kept: Path, say: Callable[[str], None], agents: Path
                 archive = _make(Path(scratch), debs, agents, say)
                 say("importing into the engine")
                 engine: Any = client.api  # its import calls have no types
-                engine.import_image_from_file(
-                    str(archive), repository=REPOSITORY, tag=version, changes=SETTINGS
-                )
+                engine.import_image_from_file(str(archive), repository=REPOSITORY, tag=version, changes=SETTINGS)
         client.images.get(tag).tag(REPOSITORY, "latest")
         return tag
     finally:

@@ -30,8 +30,7 @@ FILES = {
 FOLDERS = {"tmp": 0o1777, "var/tmp": 0o1777, "run": 0o755, "workspace": 0o755, "awgp": 0o755}
 # Documentation and locales are a third of the size; test suites are never run in a sandbox.
 UNWANTED = tuple(
-    f"usr/share/{name}"
-    for name in ("doc", "man", "info", "lintian", "locale", "bug", "pixmaps", "applications")
+    f"usr/share/{name}" for name in ("doc", "man", "info", "lintian", "locale", "bug", "pixmaps", "applications")
 )
 
 

@@ -87,9 +87,7 @@ def _as_own_user() -> list[str]:
 
 def _run(command: list[str], cwd: Path | None = None) -> str:
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode != 0:
         raise PackagesMissingError(f"{' '.join(command[:3])} …: {done.stderr.strip()[-2000:]}")
     return done.stdout
