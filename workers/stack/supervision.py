@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 import xmlrpc.client
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import Any, cast
-
-from supervisor.xmlrpc import SupervisorTransport  # pyright: ignore[reportMissingTypeStubs]
 
 from workers.stack.paths import Paths
 from workers.stack.steps import until
@@ -35,6 +35,31 @@ class ProcessState:
     seconds: int
 
 
+class _UnixConnection(HTTPConnection):
+    """HTTP over a Unix socket; closed also when nobody answers."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("supervisor", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class _UnixTransport(xmlrpc.client.Transport):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._made = _UnixConnection(path)
+
+    def make_connection(self, host: object) -> HTTPConnection:
+        return self._made
+
+    def close(self) -> None:
+        self._made.close()
+
+
 class Supervision:
     """A client of one stack's supervisord; every call connects anew, so it survives a restart."""
 
@@ -42,13 +67,10 @@ class Supervision:
         self._paths = paths
 
     def _call(self, method: str, *arguments: object) -> Any:
-        transport = cast(Any, SupervisorTransport)(None, None, f"unix://{socket_path(self._paths)}")
-        proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
-        try:
+        with xmlrpc.client.ServerProxy(
+            "http://supervisor", transport=_UnixTransport(socket_path(self._paths))
+        ) as proxy:
             return getattr(proxy.supervisor, method)(*arguments)
-        finally:
-            with contextlib.suppress(*UNREACHABLE):
-                transport.close()
 
     def pid(self) -> int | None:
         """Supervisord's own pid; None when it does not answer."""
