@@ -127,3 +127,22 @@ async def to_kill(session: AsyncSession, tenant_id: UUID) -> list[Row[Any]]:
         {"tenant": tenant_id},
     )
     return list(found)
+
+
+async def specs_of_runtime(session: AsyncSession, tenant_id: UUID, runtime_id: UUID) -> list[dict[str, Any]]:
+    """The specs of a runtime's live runs."""
+    connection = await session.connection()
+    found = await connection.execute(
+        text(
+            "select i.spec from runs r join work_items i on i.tenant_id = r.tenant_id and i.id = r.work_item_id"
+            " where r.tenant_id = :tenant and r.runtime_id = :runtime and r.status in ('claimed', 'running')"
+        ),
+        {"tenant": tenant_id, "runtime": runtime_id},
+    )
+    return list(found.scalars())
+
+
+async def input_digests(session: AsyncSession, tenant_id: UUID, runtime_id: UUID) -> set[str]:
+    """Digests of the files that a runtime's live runs are given."""
+    specs = await specs_of_runtime(session, tenant_id, runtime_id)
+    return {file["sha256"] for spec in specs for file in spec.get("inputs", [])}

@@ -1,0 +1,38 @@
+"""What a runtime's report of an end makes of the run, and the files that the agent left."""
+
+from __future__ import annotations
+
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from models.domain.principal import Principal
+from models.services.runs import end_run, give_up
+from models.tables.execution import RunRow
+from models.tables.work import WorkItemFileRow, WorkItemRow
+from sandbox.spec import RunOutcome, RunResult
+
+NEVER_RAN_TO_AN_END = frozenset({RunOutcome.NOT_STARTED, RunOutcome.LEASE_LOST, RunOutcome.RUNTIME_GONE})
+
+
+async def record_end(
+    session: AsyncSession, principal: Principal, item: WorkItemRow, run: RunRow, result: RunResult
+) -> None:
+    """Write the end of an attempt whose runtime holds it. Item and run are locked."""
+    if result.outcome in NEVER_RAN_TO_AN_END:
+        await give_up(session, principal, item, run, result)
+        return
+    for artifact in result.artifacts:
+        connection = await session.connection()
+        await connection.execute(
+            insert(WorkItemFileRow)
+            .values(
+                tenant_id=item.tenant_id,
+                work_item_id=item.id,
+                direction="out",
+                path=artifact.path,
+                sha256=artifact.sha256,
+                size=artifact.size,
+            )
+            .on_conflict_do_nothing()
+        )
+    await end_run(session, principal, item, run, result)
