@@ -102,7 +102,7 @@ class LogWriter:
             self._forget(run)
 
     async def let_go(self, runtime_id: UUID) -> None:
-        """The runtime's connection ended: write what can be, and forget; it says the rest again wherever it turns up."""
+        """The runtime's connection ended: write what can be, and forget; it says the rest again when it is back."""
         for run, opened in list(self._open.items()):
             if opened.runtime_id == runtime_id:
                 try:

@@ -82,20 +82,22 @@ async def read(
     *,
     after: str = "",
     follow: bool = True,
+    tenant_id: UUID | None = None,
 ) -> AsyncIterator[LogPiece]:
     """Yield the output from `after` (`attempt.offset`, empty: from the start), and go on until the run has ended.
 
-    Args:
-        principal: Of the item's company, or of its holding.
-        follow: False: what there is now, and no more.
+    With `follow` False it yields what there is now, and no more. The principal is of the item's company, or of its
+    holding; `tenant_id` is that of the item where the caller knows it.
 
     Raises:
         NotFound: There is no such item (at the first step of the iteration).
         InvalidInput: `after` cannot be read.
     """
     reader = _start(after)
-    tenant_id, run_id, _ = await _where(db, principal, work_item_id)
-    async with _bell(cache, tenant_id, f"log:{run_id}") as bell:
+    owner, run_id, _ = await _where(db, principal, work_item_id)
+    if tenant_id not in (None, owner):
+        raise NotFound(f"there is no work item {work_item_id}")
+    async with _bell(cache, owner, f"log:{run_id}") as bell:
         while True:
             # Read before the chunks: an end that is seen here has all its chunks in the store.
             _, run_id, ended = await _where(db, principal, work_item_id)
@@ -107,7 +109,7 @@ async def read(
                 continue
             if ended or not follow:
                 return
-            for piece in await _from_tail(cache, tenant_id, run_id, reader):
+            for piece in await _from_tail(cache, owner, run_id, reader):
                 seen = True
                 yield piece
             if not seen:

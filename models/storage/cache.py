@@ -199,7 +199,8 @@ class Cache:
                     while True:
                         message = await subscription.get_message(ignore_subscribe_messages=True, timeout=4.0)
                         if message is not None:
-                            for bell in tenant.bells.get(message["channel"].decode(), ()):
+                            channel = cast("dict[str, bytes]", message)["channel"].decode()
+                            for bell in tenant.bells.get(channel, ()):
                                 bell.ring()
             except _FAILURES as error:
                 log.info("not_listening", why=str(error)[:200])

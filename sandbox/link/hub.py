@@ -16,7 +16,7 @@ import structlog
 
 from sandbox.link.backend import ConnectedRuntime, RuntimeBackend, RuntimeUnavailableError
 from sandbox.link.connection import RuntimeConnection
-from sandbox.link.messages import Kill, KillReason, Place, Placed, Renewed, RunRef
+from sandbox.link.messages import Kill, KillReason, LogAck, Place, Placed, Renewed, RunRef
 from sandbox.link.places import Permit, Places
 from sandbox.spec import RunSpec
 
@@ -134,6 +134,12 @@ class RuntimeHub:
         runs = tuple(run for run in heard.runs if run in renewed)
         if connection is not None and runs:
             await connection.send(Renewed(heartbeat_id=heard.heartbeat_id, runs=runs))
+
+    async def send_log_ack(self, runtime_id: UUID, run: RunRef, offset: int) -> None:
+        """Acknowledges output that became durable after it was taken in, as chunks do."""
+        connection = self._connections.get(runtime_id)
+        if connection is not None:
+            await connection.send(LogAck(run_id=run.run_id, attempt=run.attempt, offset=offset))
 
     def connected(self) -> list[ConnectedRuntime]:
         """Returns who is here."""
