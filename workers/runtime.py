@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 import signal
 import sys
 
@@ -89,9 +90,7 @@ async def _work(settings: RuntimeSettings, runner: Runner) -> None:
     facts = await runner.facts()
     log.info("fence_proved", gvisor=facts.gvisor_version, platform=facts.platform, checks=len(facts.checks))
     state_dir = settings.state_dir.resolve()
-    identity = await identity_of(
-        state_dir, settings.base_url, settings.runtime_name, settings.enrolment_token
-    )
+    identity = await identity_of(state_dir, settings.base_url, settings.runtime_name, settings.enrolment_token)
     blobs = BlobClient(settings.base_url)
     keeper = RunKeeper(
         runner,
@@ -123,6 +122,14 @@ def _set_up_logging(level: str) -> None:
     )
 
 
+def run() -> None:
+    """Ends the process without waiting for threads that wait for containers: they would take half a minute."""
+    code = asyncio.run(main())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(asyncio.run(main()))
+        run()

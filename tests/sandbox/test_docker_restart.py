@@ -1,0 +1,205 @@
+"""The runtime as a process of its own, killed with -9; and the engine under it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from sandbox.link.messages import KillReason, RunRef
+from sandbox.spec import Limits, RunOutcome, RunSpec
+from tests.sandbox.conftest import RealEngine
+from tests.sandbox.link_world import Broker, MemoryBackend, enrolment, new_key, start_broker, until
+from tests.sandbox.private_engine import CACHE, REPOSITORY, PrivateEngine, missing
+from tests.sandbox.specs import spec_of
+
+pytestmark = pytest.mark.docker
+
+COUNTING = """
+import time, pathlib
+print("up", flush=True)
+while not pathlib.Path("/awgp/in/go").exists(): time.sleep(0.05)
+for n in range(2000): print(n)
+pathlib.Path("/workspace/out").mkdir(exist_ok=True)
+pathlib.Path("/workspace/out/done").write_text("done")
+"""
+COUNTED = b"up\n" + b"".join(b"%d\n" % n for n in range(2000))
+
+
+class RuntimeProcess:
+    """``python -m workers.runtime`` on its state folder."""
+
+    def __init__(self, broker: Broker, base: Path, docker_host: str, tenant_id: UUID) -> None:
+        self.base = base
+        self._environment = os.environ | {
+            "AWGP_RUNTIME_BROKER_URL": f"ws://127.0.0.1:{broker.port}",
+            "AWGP_RUNTIME_STATE_DIR": str(base / "state"),
+            "AWGP_RUNTIME_RUN_DIR": str(base / "mounts"),
+            "AWGP_RUNTIME_DOCKER_HOST": docker_host,
+            "AWGP_RUNTIME_GUEST_PATH": str(CACHE / "guest"),
+            "AWGP_RUNTIME_ENROLMENT_TOKEN": enrolment(broker.backend, tenant_id),
+        }
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        with (self.base / "log").open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "workers.runtime", cwd=REPOSITORY, env=self._environment, stderr=log
+            )
+
+    async def kill(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+    async def terminate(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return await asyncio.wait_for(self.process.wait(), 30)
+
+    def log(self) -> str:
+        return (self.base / "log").read_text()
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[Broker]:
+    made = await start_broker(MemoryBackend(), new_key())
+    yield made
+    await made.stop()
+
+
+def counting(image: str, tenant_id: UUID) -> RunSpec:
+    limits = Limits(wall_seconds=120)
+    return spec_of(tenant_id, image=image, entrypoint=("python3", "-c", COUNTING), limits=limits)
+
+
+def ref(spec: RunSpec) -> RunRef:
+    return RunRef(run_id=spec.run_id, attempt=1)
+
+
+def let_go(runtime: RuntimeProcess, spec: RunSpec) -> None:
+    (runtime.base / "mounts" / f"{spec.run_id}.1" / "in" / "go").touch()
+
+
+@pytest.mark.parametrize("ends_while_down", [False, True])
+async def test_kill_9_of_the_runtime_in_mid_run(
+    broker: Broker, engine_host: RealEngine, tmp_path: Path, ends_while_down: bool
+) -> None:
+    tenant = uuid4()
+    runtime = RuntimeProcess(broker, tmp_path, engine_host.host, tenant)
+    await runtime.start()
+    try:
+        spec = counting(engine_host.image, tenant)
+        async with asyncio.timeout(60):
+            permit = await broker.hub.free_place(tenant)
+        await broker.hub.place(permit, run_id=spec.run_id, attempt=1, warrant=broker.warrant(spec), spec=spec)
+        await until(lambda: broker.backend.output.get(ref(spec)) == b"up\n", 60)
+        container = broker.backend.started[ref(spec)]
+        await runtime.kill()
+        if ends_while_down:
+            let_go(runtime, spec)
+        await until(lambda: not broker.hub.connected())
+        await runtime.start()
+        if not ends_while_down:
+            await until(lambda: broker.hub.connected(), 60)
+            let_go(runtime, spec)
+        await until(lambda: ref(spec) in broker.backend.ended, 60)
+        result = broker.backend.ended[ref(spec)][0]
+        assert result.outcome is RunOutcome.SUCCEEDED, (result, runtime.log())
+        assert bytes(broker.backend.output[ref(spec)]) == COUNTED
+        assert [artifact.path for artifact in result.artifacts] == ["done"]
+        assert broker.backend.started[ref(spec)] == container
+        assert broker.backend.hellos[-1] == (ref(spec),)
+        assert await runtime.terminate() == 0
+    finally:
+        await runtime.kill()
+
+
+async def test_a_kill_reaches_a_container_that_was_taken_up(
+    broker: Broker, engine_host: RealEngine, tmp_path: Path
+) -> None:
+    tenant = uuid4()
+    runtime = RuntimeProcess(broker, tmp_path, engine_host.host, tenant)
+    await runtime.start()
+    try:
+        spec = counting(engine_host.image, tenant)
+        await broker_place(broker, spec)
+        await until(lambda: broker.backend.output.get(ref(spec)) == b"up\n", 60)
+        # Told to stop it lets go of its sandboxes, and the next one takes them up.
+        assert await runtime.terminate() == 0
+        await until(lambda: not broker.hub.connected())
+        await runtime.start()
+        await until(lambda: broker.hub.connected(), 60)
+        assert await broker.hub.kill(spec.run_id, 1, KillReason.HALTED)
+        await until(lambda: ref(spec) in broker.backend.ended, 60)
+        assert broker.backend.ended[ref(spec)][0].outcome is RunOutcome.HALTED
+    finally:
+        await runtime.kill()
+
+
+async def broker_place(broker: Broker, spec: RunSpec) -> None:
+    async with asyncio.timeout(60):
+        permit = await broker.hub.free_place(spec.tenant_id)
+    placed = await broker.hub.place(permit, run_id=spec.run_id, attempt=1, warrant=broker.warrant(spec), spec=spec)
+    assert placed.accepted, placed.error
+
+
+async def test_a_runtime_waits_for_its_engine_and_says_so(broker: Broker, tmp_path: Path) -> None:
+    runtime = RuntimeProcess(broker, tmp_path, f"unix://{tmp_path}/none.sock", uuid4())
+    await runtime.start()
+    try:
+        await until(lambda: "waiting_for_docker" in runtime.log(), 30)
+        assert runtime.process is not None
+        assert runtime.process.returncode is None
+        assert await runtime.terminate() == 0
+    finally:
+        await runtime.kill()
+
+
+@pytest.fixture
+def crashing_engine(engine_host: RealEngine) -> Iterator[PrivateEngine]:
+    """An engine that may be crashed: the session's own, or another one beside a given one."""
+    if engine_host.private is not None:
+        yield engine_host.private
+        return
+    lacking = missing()
+    if lacking:
+        pytest.skip(lacking)
+    engine = PrivateEngine()
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.stop()
+
+
+async def test_kill_9_of_the_engine_in_mid_run(
+    broker: Broker, engine_host: RealEngine, crashing_engine: PrivateEngine, tmp_path: Path
+) -> None:
+    from sandbox.image.build import build
+
+    image = await asyncio.to_thread(build, crashing_engine.host, CACHE / "debs", lambda text: None)
+    tenant = uuid4()
+    runtime = RuntimeProcess(broker, tmp_path, crashing_engine.host, tenant)
+    await runtime.start()
+    try:
+        spec = counting(image, tenant)
+        await broker_place(broker, spec)
+        await until(lambda: broker.backend.output.get(ref(spec)) == b"up\n", 60)
+        crashing_engine.crash()
+        let_go(runtime, spec)
+        await until(lambda: len(broker.backend.output[ref(spec)]) == len(COUNTED), 60)
+        assert ref(spec) not in broker.backend.ended
+        await asyncio.to_thread(crashing_engine.start)
+        await until(lambda: ref(spec) in broker.backend.ended, 90)
+        result = broker.backend.ended[ref(spec)][0]
+        assert result.outcome is RunOutcome.SUCCEEDED, (result, runtime.log())
+        assert bytes(broker.backend.output[ref(spec)]) == COUNTED
+        assert await runtime.terminate() == 0
+    finally:
+        await runtime.kill()
