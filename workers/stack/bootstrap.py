@@ -66,6 +66,27 @@ def run(command: list[str], mend: str) -> None:
         stop(f"`{' '.join(command)}` failed\n{(done.stdout + done.stderr)[-2000:]}", mend)
 
 
+def install_by_uv(python: str, pip: list[str]) -> bool:
+    """Install the lock by the uv that it pins, in seconds; False where uv cannot (another index, say)."""
+    block: list[str] = []
+    for line in LOCK.read_text().splitlines():
+        if line.startswith("uv==") or (block and line.startswith("    --hash")):
+            block.append(line)
+        elif block:
+            break
+    if not block:
+        return False
+    alone = VENV / "uv.lock"
+    alone.write_text("\n".join(block).rstrip("\\ ") + "\n")
+    for command in (
+        [*pip, "--require-hashes", "-r", str(alone)],
+        [str(VENV / "bin" / "uv"), "pip", "install", "-q", "--python", python, "--require-hashes", "-r", str(LOCK)],
+    ):
+        if subprocess.run(command, cwd=CHECKOUT, capture_output=True, check=False).returncode != 0:
+            return False
+    return True
+
+
 def make() -> None:
     """Make the environment, unless the present one came from this very lock."""
     if sys.version_info < (3, 11):  # noqa: UP036  (the one file that an older Python may meet)
@@ -80,7 +101,8 @@ def make() -> None:
     python = str(VENV / "bin" / "python")
     run([sys.executable, "-m", "venv", "--clear", str(VENV)], again)
     pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    run([*pip, "--require-hashes", "-r", str(LOCK)], again)
+    if not install_by_uv(python, pip):
+        run([*pip, "--require-hashes", "-r", str(LOCK)], again)
     # Built with what the lock brought, so that nothing unpinned is fetched.
     run([*pip, "--no-deps", "--no-build-isolation", "-e", str(CHECKOUT)], again)
     STAMP.write_text(wanted)
