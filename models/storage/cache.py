@@ -197,9 +197,9 @@ class Cache:
                     # The pattern is, letter by letter, the one that the user may listen to.
                     await subscription.psubscribe(tenant.prefix + "*")
                     while True:
-                        message = await subscription.get_message(ignore_subscribe_messages=True, timeout=4.0)
+                        message: Any = await subscription.get_message(ignore_subscribe_messages=True, timeout=4.0)
                         if message is not None:
-                            channel = cast("dict[str, bytes]", message)["channel"].decode()
+                            channel = message["channel"].decode()
                             for bell in tenant.bells.get(channel, ()):
                                 bell.ring()
             except _FAILURES as error:

@@ -1,0 +1,48 @@
+"""`mint_warrant`: the control worker's, which alone holds the key."""
+
+from __future__ import annotations
+
+from temporalio import activity
+
+from activities.signatures import WarrantOutput, WarrantState, WorkItemInput
+from models.domain.errors import WarrantRefused
+from models.domain.principal import service_principal
+from models.services import warrants
+from models.services.operations import once
+from models.services.warrant_keys import WarrantSigner
+from models.storage.db import Database
+
+
+class Warrants:
+    """Mints warrants. INVARIANT: the token stays in PostgreSQL; Temporal sees ids."""
+
+    def __init__(self, db: Database, signer: WarrantSigner) -> None:
+        self._db = db
+        self._signer = signer
+
+    @activity.defn(name="mint_warrant")
+    async def mint_warrant(self, given: WorkItemInput) -> WarrantOutput:
+        """Recompute everything in one transaction and, if all of it holds, write the signed warrant.
+
+        Raises:
+            WarrantRefused: It is not, and will not be, allowed; audited in a transaction of its own.
+        """
+        principal = service_principal("control", given.tenant_id)
+        try:
+            async with self._db.session_for(principal) as session:
+
+                async def mint() -> WarrantOutput:
+                    found = await warrants.mint(session, principal, given.work_item_id, self._signer)
+                    return WarrantOutput(
+                        state=WarrantState(found.state.value),
+                        run_id=found.run_id,
+                        attempt=found.attempt,
+                        claim_before=found.claim_before,
+                        words=found.words,
+                    )
+
+                return await once(session, given.tenant_id, given.op_id, WarrantOutput, mint)
+        except WarrantRefused as refusal:
+            async with self._db.session_for(principal) as session:
+                await warrants.record_refusal(session, principal, given.work_item_id, refusal)
+            raise

@@ -1,0 +1,1 @@
+"""The runtimes' endpoint, as a broker serves it."""
