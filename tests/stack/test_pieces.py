@@ -12,6 +12,7 @@ import pytest
 
 from workers.stack import bootstrap, config, credentials, leftovers, ports, supervisor
 from workers.stack.gvisor import pinned_version, version_of
+from workers.stack.lifecycle import not_ready
 from workers.stack.paths import CHECKOUT, Paths, reachable_by_others
 from workers.stack.processes import WORKERS, Process
 from workers.stack.seeding import tenants
@@ -195,3 +196,12 @@ def test_the_locks_name_no_index_and_hash_everything() -> None:
         pinned = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
         assert pinned
         assert all("==" in line and line.endswith("\\") for line in pinned)
+
+
+def test_what_is_not_ready_is_named() -> None:
+    postgres = {"name": "postgres", "state": "ok", "words": ""}
+    broker = {"name": "broker", "state": "away", "words": "nobody listens"}
+    assert not_ready(json.dumps({"dependencies": [postgres]})) == []
+    assert not_ready(json.dumps({"dependencies": [postgres, broker]})) == ["broker: nobody listens"]
+    assert not_ready("") == ["no answer"]
+    assert not_ready("<html>") == ["<html>"]

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
 
 from workers.stack import gvisor, leftovers, sandbox_parts, seeding
 from workers.stack.paths import CHECKOUT
@@ -136,9 +137,11 @@ def _ready(stack: Stack, seconds: float) -> None:
         last = "no answer"
         said = time.monotonic()
         for _ in until(time.monotonic() + seconds, pause=0.3):
-            status, last = _get(url)
-            if status == 200:
+            _, text = _get(url)
+            away = not_ready(text)
+            if not away:
                 return
+            last = "; ".join(away)
             if time.monotonic() - said > 10:
                 said = time.monotonic()
                 say(f"     waiting: {last[:300]}")
@@ -186,11 +189,10 @@ def _need(program: str, mend: str) -> None:
         raise SetupError(f"`{program}` is not there", mend)
 
 
-def readiness(stack: Stack) -> dict[str, object]:
-    """What `/readyz` says, empty when the API does not answer."""
-    _, text = _get(f"{stack.api_url}/readyz")
+def not_ready(text: str) -> list[str]:
+    """What `/readyz` names as not well, in words; empty when all is. An answer of another kind is not well either."""
     try:
-        answer = json.loads(text)
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+        named = cast("list[dict[str, Any]]", json.loads(text)["dependencies"])
+        return [f"{one['name']}: {one['words'] or one['state']}" for one in named if one["state"] != "ok"]
+    except (ValueError, KeyError, TypeError):
+        return [text[:300] or "no answer"]
