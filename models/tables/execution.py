@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
 from models.tables.columns import big, document, moment, required_moment, stamped, tenant_key
@@ -80,7 +81,7 @@ class LogChunkRow(SQLModel, table=True):
     tenant_id: UUID = tenant_key()
     run_id: UUID = Field(primary_key=True)
     attempt: int = Field(primary_key=True)
-    start_offset: int = Field(primary_key=True)
+    start_offset: int = Field(primary_key=True, sa_type=BigInteger)
     end_offset: int = big()
     sha256: str
     size: int = big()

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
 from models.tables.columns import big, document, moment, stamped, tenant_key
@@ -24,7 +25,7 @@ class AuditHeadRow(SQLModel, table=True):
 class AuditEventRow(SQLModel, table=True):
     __tablename__ = "audit_events"
     tenant_id: UUID = tenant_key()
-    seq: int = Field(primary_key=True)
+    seq: int = Field(primary_key=True, sa_type=BigInteger)
     occurred_at: datetime = Field(primary_key=True)
     kind: str
     actor_tenant_id: UUID | None = None

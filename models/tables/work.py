@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
 from models.tables.columns import big, document, moment, nano, required_moment, stamped, tenant_key
@@ -37,7 +38,7 @@ class WorkItemRow(SQLModel, table=True):
     risk_level: str | None = None
     risk_score: int | None = None
     reservation_id: UUID | None = None
-    cost_nano: int | None = Field(default=None)
+    cost_nano: int | None = Field(default=None, sa_type=BigInteger)
     reason: str = ""
     outcome: str | None = None
     result: dict[str, Any] | None = document(nullable=True)
