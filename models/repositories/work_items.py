@@ -153,7 +153,7 @@ async def people_of(session: AsyncSession, item: WorkItemRow) -> tuple[Assistant
     statement = (
         select(AssistantRow, PrincipalRow)
         .where(col(AssistantRow.tenant_id) == item.tenant_id, col(AssistantRow.id) == item.assistant_id)
-        .where(col(PrincipalRow.tenant_id) == item.tenant_id, col(PrincipalRow.id) == item.requester_id)
+        .where(col(PrincipalRow.tenant_id) == col(AssistantRow.tenant_id), col(PrincipalRow.id) == item.requester_id)
     )
     return (await session.exec(statement)).one()
 

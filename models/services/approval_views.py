@@ -92,8 +92,8 @@ def question(
 
 
 async def askers_of(session: AsyncSession, requester: PrincipalRow, assistant: AssistantRow) -> list[PrincipalRow]:
-    """Who asked; where that is no human, also the human who answers for the assistant."""
-    if requester.kind == "user" or assistant.owner_id is None:
+    """Who asked, and the human who answers for the assistant: neither decides on its work."""
+    if assistant.owner_id is None or assistant.owner_id == requester.id:
         return [requester]
     owner = await principal_rows.get(session, assistant.tenant_id, assistant.owner_id)
     return [requester, owner] if owner is not None else [requester]
