@@ -80,7 +80,7 @@ def _start(stack: Stack) -> None:
     _servers(stack)
     with step("processes"):
         for tenant in stack.tenants:
-            seeding.hand_enrolment_token(stack.paths, tenant, stack.environment("owner"))
+            seeding.hand_enrolment_token(stack.paths, tenant, stack.environment("api"))
         for process in stack.processes():
             stack.supervision.start(process.name)
 
