@@ -193,7 +193,7 @@ class Cache:
     async def _listen_for_ever(self, tenant: _Tenant) -> None:
         while True:
             try:
-                async with tenant.client.pubsub() as subscription:
+                async with cast("Any", tenant.client).pubsub() as subscription:
                     # The pattern is, letter by letter, the one that the user may listen to.
                     await subscription.psubscribe(tenant.prefix + "*")
                     while True:
