@@ -57,6 +57,7 @@ class Probe:
 
     async def prove(self, runner: Runner) -> RuntimeFacts:
         """Returns the facts when every check held; raises ``ProbeFailedError`` naming those that did not."""
+        await asyncio.to_thread(self._sweep)
         fence, memory = await asyncio.gather(
             self._run(runner, _FENCE, _INSIDE), self._run(runner, _MEMORY, _EAT_MEMORY)
         )
@@ -70,6 +71,12 @@ class Probe:
         if failed:
             raise ProbeFailedError(failed)
         return await self._facts(tuple(sorted(checks)))
+
+    def _sweep(self) -> None:
+        """Removes what probes of killed processes left; their containers fall to the reaper."""
+        for parent in (self._settings.state_dir, self._settings.run_dir):
+            for left in parent.glob("probe-*"):
+                shutil.rmtree(left, ignore_errors=True)
 
     async def _run(self, runner: Runner, limits: Limits, script: str) -> tuple[RunResult, bytes]:
         run = RunRef(run_id=uuid4(), attempt=1)

@@ -88,7 +88,8 @@ async def _work(settings: RuntimeSettings, runner: Runner) -> None:
     if isinstance(runner, DockerRunner):
         await wait_for_engine(runner.engine, log.warning)
     facts = await runner.facts()
-    log.info("fence_proved", gvisor=facts.gvisor_version, platform=facts.platform, checks=len(facts.checks))
+    if not facts.null_runner:
+        log.info("fence_proved", gvisor=facts.gvisor_version, platform=facts.platform, checks=len(facts.checks))
     state_dir = settings.state_dir.resolve()
     identity = await identity_of(state_dir, settings.base_url, settings.runtime_name, settings.enrolment_token)
     blobs = BlobClient(settings.base_url)

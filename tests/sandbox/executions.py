@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ class Lab:
 
 
 @contextlib.asynccontextmanager
-async def lab(real: RealRunner, spec: RunSpec) -> AsyncIterator[Lab]:
+async def lab(real: RealRunner, spec: RunSpec) -> AsyncGenerator[Lab]:
     run = RunRef(run_id=spec.run_id, attempt=1)
     job = Job(run, spec, folder_in(real.base, run))
     containers: list[str] = []

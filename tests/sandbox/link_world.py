@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ TIMES = LinkTimes(lease_seconds=60, heartbeat_seconds=0.2)
 
 async def until(condition: Callable[[], Any], seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (what is awaited is in another process, or has no event)
             await asyncio.sleep(0.01)
 
 
@@ -227,7 +227,7 @@ def enrolment(backend: MemoryBackend, tenant_id: UUID) -> str:
 
 
 @contextlib.asynccontextmanager
-async def link_world(runner: Runner, base: Path, **options: Any) -> AsyncIterator[tuple[Broker, Runtime]]:
+async def link_world(runner: Runner, base: Path, **options: Any) -> AsyncGenerator[tuple[Broker, Runtime]]:
     """One broker and one connected runtime of a new tenant."""
     backend = MemoryBackend()
     broker = await start_broker(backend, new_key())

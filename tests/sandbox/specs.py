@@ -12,13 +12,14 @@ from sandbox.spec import RunSpec
 
 
 def spec_of(tenant_id: UUID | None = None, **fields: Any) -> RunSpec:
-    return RunSpec(
-        run_id=uuid4(),
-        work_item_id=uuid4(),
-        tenant_id=tenant_id or uuid4(),
-        assistant_id=uuid4(),
-        **{"image": "example:1", **fields},
-    )
+    values: dict[str, Any] = {
+        "run_id": uuid4(),
+        "work_item_id": uuid4(),
+        "tenant_id": tenant_id or uuid4(),
+        "assistant_id": uuid4(),
+        "image": "example:1",
+    }
+    return RunSpec(**(values | fields))
 
 
 def folder_in(base: Path, run: RunRef | None = None) -> RunFolder:

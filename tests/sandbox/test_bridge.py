@@ -1,7 +1,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ LIMITS = Limits(output_bytes=100_000, artifact_bytes=1000)
 
 
 @contextlib.asynccontextmanager
-async def bridge_on(folder: RunFolder, limits: Limits = LIMITS) -> AsyncIterator[Bridge]:
+async def bridge_on(folder: RunFolder, limits: Limits = LIMITS) -> AsyncGenerator[Bridge]:
     bridge = Bridge(folder, limits)
     await bridge.start()
     try:
@@ -25,6 +25,10 @@ async def bridge_on(folder: RunFolder, limits: Limits = LIMITS) -> AsyncIterator
     finally:
         await bridge.close()
         bridge.spool.close()
+
+
+def outside(base: Path) -> set[Path]:
+    return {item for item in base.rglob("*") if "artifacts" not in item.parts}
 
 
 def socket_of(folder: RunFolder) -> Path:
@@ -73,7 +77,7 @@ async def test_a_restarted_bridge_asks_for_what_it_lacks(tmp_path: Path) -> None
 @pytest.mark.parametrize("path", ["../../escape", "/etc/passwd", "a/../../b", ""])
 async def test_no_path_leaves_the_folder(tmp_path: Path, path: str) -> None:
     folder = folder_in(tmp_path)
-    before = {item for item in tmp_path.rglob("*") if "artifacts" not in item.parts}
+    before = outside(tmp_path)
     async with bridge_on(folder) as bridge:
         guest = await GuestDouble.connect(socket_of(folder))
         guest.artifact(path, b"evil")
@@ -81,7 +85,7 @@ async def test_no_path_leaves_the_folder(tmp_path: Path, path: str) -> None:
         assert bridge.intake.kept == {}
         assert path in bridge.intake.skipped
         await guest.close()
-    new = {item.name for item in tmp_path.rglob("*") if "artifacts" not in item.parts and item not in before}
+    new = {item.name for item in outside(tmp_path) - before}
     assert new <= {"output.bin", "output.idx", "guest.sock"}
 
 

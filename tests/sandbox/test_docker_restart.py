@@ -98,7 +98,7 @@ async def test_kill_9_of_the_runtime_in_mid_run(
         async with asyncio.timeout(60):
             permit = await broker.hub.free_place(tenant)
         await broker.hub.place(permit, run_id=spec.run_id, attempt=1, warrant=broker.warrant(spec), spec=spec)
-        await until(lambda: broker.backend.output.get(ref(spec)) == b"up\n", 60)
+        await until(lambda: broker.backend.output.get(ref(spec), b"") == b"up\n", 60)
         container = broker.backend.started[ref(spec)]
         await runtime.kill()
         if ends_while_down:
@@ -129,7 +129,7 @@ async def test_a_kill_reaches_a_container_that_was_taken_up(
     try:
         spec = counting(engine_host.image, tenant)
         await broker_place(broker, spec)
-        await until(lambda: broker.backend.output.get(ref(spec)) == b"up\n", 60)
+        await until(lambda: broker.backend.output.get(ref(spec), b"") == b"up\n", 60)
         # Told to stop it lets go of its sandboxes, and the next one takes them up.
         assert await runtime.terminate() == 0
         await until(lambda: not broker.hub.connected())
@@ -190,7 +190,7 @@ async def test_kill_9_of_the_engine_in_mid_run(
     try:
         spec = counting(image, tenant)
         await broker_place(broker, spec)
-        await until(lambda: broker.backend.output.get(ref(spec)) == b"up\n", 60)
+        await until(lambda: broker.backend.output.get(ref(spec), b"") == b"up\n", 60)
         crashing_engine.crash()
         let_go(runtime, spec)
         await until(lambda: len(broker.backend.output[ref(spec)]) == len(COUNTED), 60)

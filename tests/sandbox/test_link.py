@@ -1,6 +1,7 @@
 import asyncio
 import base64
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import aiohttp
@@ -94,7 +95,7 @@ async def test_an_input_that_is_not_what_its_digest_says_starts_nothing(tmp_path
     ],
     ids=lambda change: next(iter(change)),
 )
-async def test_a_warrant_for_anything_else_runs_nothing(tmp_path: Path, change: dict[str, object]) -> None:
+async def test_a_warrant_for_anything_else_runs_nothing(tmp_path: Path, change: dict[str, Any]) -> None:
     runner = SocketRunner(say_and_leave)
     async with link_world(runner, tmp_path) as (broker, runtime):
         spec = spec_for(runtime)
