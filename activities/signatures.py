@@ -36,7 +36,13 @@ class WorkItemInput(_Value):
 
 
 class WorkItemView(_Value):
-    """What a workflow needs to know to go on, and what the Web UI shows."""
+    """What a workflow needs to know to go on, and what the Web UI shows; always as it stands now, never remembered.
+
+    Attributes:
+        held: A halt is in force that holds the item back.
+        run_id: The item's run, once it has one.
+        attempt: The run's current attempt; 0 before the first claim.
+    """
 
     status: WorkItemStatus
     title: str
@@ -57,7 +63,10 @@ class WorkItemView(_Value):
 
 
 class ReserveOutput(_Value):
-    """`held`: go on. Otherwise the item is `awaiting_budget`: try again at `retry_at` or when told; give up at `deadline`."""
+    """Whether the worst case is held.
+
+    Otherwise the item is `awaiting_budget`: try again at `retry_at` or when told; give up at `deadline`.
+    """
 
     held: bool
     words: str = ""
@@ -136,6 +145,8 @@ class PlaceState(StrEnum):
 
 
 class PlaceOutput(_Value):
+    """What came of placing, and why in words."""
+
     state: PlaceState
     words: str = ""
 
@@ -151,13 +162,15 @@ class FollowState(StrEnum):
 
 
 class FollowOutput(_Value):
+    """How the attempt ended; `outcome` is a `RunOutcome` where there is one."""
+
     state: FollowState
     outcome: str = ""
     words: str = ""
 
 
 class CloseInput(_Value):
-    """End a work item without a (further) run."""
+    """End a work item without a (further) run; `reason` is for people."""
 
     tenant_id: UUID
     work_item_id: UUID
@@ -175,15 +188,22 @@ class DeliveryInput(_Value):
 
 
 class DeliveryOutput(_Value):
+    """Whether the receiver has it; `words` is what it answered."""
+
     delivered: bool
     words: str = ""
 
 
 class ReconcileInput(_Value):
-    """One page of reconciliation: open rows after this id."""
+    """One page of reconciliation: open rows after this id.
+
+    Attributes:
+        run: The reconciling workflow's run, so that what it audits names who saw it.
+    """
 
     after: UUID | None = None
     limit: int = 200
+    run: str = ""
 
 
 class ReconcileOutput(_Value):
@@ -194,6 +214,8 @@ class ReconcileOutput(_Value):
     settled: int = 0
     cancelled: int = 0
     released: int = 0
+    failed: int = 0
+    """Rows that could not be mended this time; they are logged, and the next run tries again."""
     next_after: UUID | None = None
 
 
@@ -222,6 +244,12 @@ async def reserve_budget(given: WorkItemInput) -> ReserveOutput:
 @activity.defn(name="open_approval")
 async def open_approval(given: WorkItemInput) -> ApprovalOpened:
     """Open the approval that the level calls for (or find the open one)."""
+    _stub()
+
+
+@activity.defn(name="describe_approval")
+async def describe_approval(given: ApprovalInput) -> ApprovalOpened:
+    """Read when the approval ends, when to remind, and who may decide."""
     _stub()
 
 
@@ -287,7 +315,16 @@ async def end_lost_run(given: RunInput) -> FollowOutput:
 
 @activity.defn(name="close_work_item")
 async def close_work_item(given: CloseInput) -> WorkItemView:
-    """End the item as rejected, expired, cancelled, halted or failed; free its hold."""
+    """End the item as rejected, expired, cancelled, halted or failed; free its hold.
+
+    While a run is claimed it is not ended but killed; the answer is then not final, and the run is followed to its end.
+    """
+    _stub()
+
+
+@activity.defn(name="note_cancel")
+async def note_cancel(given: CloseInput) -> WorkItemView:
+    """Write down a cancellation that was asked of Temporal, as `cancel_requested`: one path for every cancel."""
     _stub()
 
 
@@ -300,6 +337,12 @@ async def deliver(given: DeliveryInput) -> DeliveryOutput:
 @activity.defn(name="reconcile_work_items")
 async def reconcile_work_items(given: ReconcileInput) -> ReconcileOutput:
     """Compare a page of open rows with Temporal by `describe` and mend what differs."""
+    _stub()
+
+
+@activity.defn(name="reconcile_approvals")
+async def reconcile_approvals(given: ReconcileInput) -> ReconcileOutput:
+    """The same for open approvals; one whose time has passed is expired."""
     _stub()
 
 

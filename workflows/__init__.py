@@ -1,0 +1,1 @@
+"""What happens next, and when: workflows carry time and order, never rules."""
