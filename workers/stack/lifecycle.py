@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from workers.stack import gvisor, leftovers, sandbox_parts, seeding
 from workers.stack.paths import CHECKOUT
-from workers.stack.processes import Process
+from workers.stack.processes import WORKERS, Process
 from workers.stack.stack import Stack, unmount_below
 from workers.stack.steps import SetupError, say, step, until
 
@@ -138,7 +138,8 @@ def _ready(stack: Stack, seconds: float) -> None:
         said = time.monotonic()
         for _ in until(time.monotonic() + seconds, pause=0.3):
             _, text = _get(url)
-            away = not_ready(text)
+            states = stack.supervision.states().values()
+            away = [f"{each.name} is {each.state}" for each in states if each.state != "RUNNING"] + not_ready(text)
             if not away:
                 return
             last = "; ".join(away)
