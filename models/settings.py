@@ -29,19 +29,11 @@ class Settings(BaseSettings):
     log_level: str = Field(default="info", description="debug, info, warning or error.")
     api_host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     api_port: int = Field(default=4000, description="Port that the API listens on.")
-    api_url: str = Field(
-        default="http://127.0.0.1:4000", description="Where people reach the API; used in links."
-    )
-    max_body_bytes: int = Field(
-        default=1_048_576, description="Largest JSON body that the API accepts, bytes."
-    )
+    api_url: str = Field(default="http://127.0.0.1:4000", description="Where people reach the API; used in links.")
+    max_body_bytes: int = Field(default=1_048_576, description="Largest JSON body that the API accepts, bytes.")
     max_file_bytes: int = Field(default=33_554_432, description="Largest input file, bytes.")
-    database_app_url: SecretStr | None = Field(
-        default=None, description="SQLAlchemy URL of the role awgp_app."
-    )
-    database_system_url: SecretStr | None = Field(
-        default=None, description="SQLAlchemy URL of the role awgp_system."
-    )
+    database_app_url: SecretStr | None = Field(default=None, description="SQLAlchemy URL of the role awgp_app.")
+    database_system_url: SecretStr | None = Field(default=None, description="SQLAlchemy URL of the role awgp_system.")
     database_owner_url: SecretStr | None = Field(
         default=None, description="SQLAlchemy URL of awgp_owner; migrations and seed only."
     )
@@ -49,17 +41,13 @@ class Settings(BaseSettings):
         default=None, description="SQLAlchemy URL of a superuser; workers.setup alone."
     )
     database_pool_size: int = Field(default=10, description="Connections a process keeps at most.")
-    redis_url: SecretStr | None = Field(
-        default=None, description="Redis or Valkey, the control plane's own user."
-    )
+    redis_url: SecretStr | None = Field(default=None, description="Redis or Valkey, the control plane's own user.")
     redis_tenant_key: SecretStr | None = Field(
         default=None, description="Key from which tenants' Redis passwords are derived."
     )
     temporal_address: str = Field(default="127.0.0.1:7233", description="Temporal frontend.")
     temporal_namespace: str = Field(default="awgp", description="Temporal namespace.")
-    blob_url: str = Field(
-        default="", description="file:///… or s3://…; empty: the folder blobs in the data folder."
-    )
+    blob_url: str = Field(default="", description="file:///… or s3://…; empty: the folder blobs in the data folder.")
     oidc_issuer: str = Field(default="", description="Issuer that tokens must name.")
     oidc_audience: str = Field(default="awgp", description="Audience that tokens must name.")
     oidc_jwks_url: str = Field(
@@ -68,9 +56,7 @@ class Settings(BaseSettings):
     dev_issuer_enabled: bool = Field(
         default=False, description="Development issuer on loopback; refuses beside a real issuer."
     )
-    dev_issuer_host: str = Field(
-        default="127.0.0.1", description="Loopback address of the development issuer."
-    )
+    dev_issuer_host: str = Field(default="127.0.0.1", description="Loopback address of the development issuer.")
     dev_issuer_port: int = Field(default=4200, description="Port of the development issuer.")
     dev_issuer_key: SecretStr | None = Field(
         default=None, description="Private key (PEM, Ed25519) of the development issuer."
@@ -81,12 +67,8 @@ class Settings(BaseSettings):
     warrant_private_key: SecretStr | None = Field(
         default=None, description="Ed25519 private key (PEM); the control worker's alone."
     )
-    warrant_public_jwks: str = Field(
-        default="", description="JWK set (JSON) of the keys that verify warrants."
-    )
-    broker_host: str = Field(
-        default="127.0.0.1", description="Address that the broker listens on for runtimes."
-    )
+    warrant_public_jwks: str = Field(default="", description="JWK set (JSON) of the keys that verify warrants.")
+    broker_host: str = Field(default="127.0.0.1", description="Address that the broker listens on for runtimes.")
     broker_port: int = Field(default=4100, description="Port that the broker listens on.")
     broker_id: str = Field(default="", description="Name of this broker; empty: host name and process id.")
     seed_file: Path = Field(
@@ -94,6 +76,9 @@ class Settings(BaseSettings):
     )
     allow_null_runner: bool = Field(
         default=False, description="Development only: let runtimes that execute nothing take work."
+    )
+    allow_private_webhooks: bool = Field(
+        default=False, description="Development only: webhooks to private addresses, without TLS."
     )
 
     def secret(self, field: str) -> str:
@@ -104,9 +89,7 @@ class Settings(BaseSettings):
         """
         value = getattr(self, field)
         if not isinstance(value, SecretStr) or not value.get_secret_value():
-            raise SystemExit(
-                f"setting AWGP_{field.upper()} is missing (or a file awgp_{field} in AWGP_SECRETS_DIR)"
-            )
+            raise SystemExit(f"setting AWGP_{field.upper()} is missing (or a file awgp_{field} in AWGP_SECRETS_DIR)")
         return value.get_secret_value().strip()
 
     @property

@@ -133,10 +133,27 @@ async def request_cancel(
     """
     item = await lifecycle.lock_work_item(session, work_item_id)
     await _may_cancel(session, principal, item)
-    if item.cancel_requested_at is not None:
-        return item
-    if WorkItemStatus(item.status).is_final:
+    if item.cancel_requested_at is None and WorkItemStatus(item.status).is_final:
         raise Conflict(f"the work item is {item.status} already", status_now=item.status)
+    await _write_cancel(session, principal, item, reason)
+    return item
+
+
+async def note_cancel(session: AsyncSession, principal: Principal, work_item_id: UUID, reason: str) -> WorkItemRow:
+    """Write down a cancellation that was asked of the workflow engine: the same path, and nothing for a final item.
+
+    Raises:
+        NotFound: Not an item of the bound tenant.
+    """
+    item = await lifecycle.lock_work_item(session, work_item_id)
+    if not WorkItemStatus(item.status).is_final:
+        await _write_cancel(session, principal, item, reason)
+    return item
+
+
+async def _write_cancel(session: AsyncSession, principal: Principal, item: WorkItemRow, reason: str) -> None:
+    if item.cancel_requested_at is not None:
+        return
     item.cancel_requested_at = await tenant_rows.database_now(session)
     item.cancel_reason = reason
     item.updated_at = item.cancel_requested_at
@@ -155,7 +172,6 @@ async def request_cancel(
         lifecycle.kill_run(session, principal, run, "cancelled")
     enqueue(session, item.tenant_id, OutboxKind.SIGNAL_WORK_ITEM, {"work_item_id": str(item.id)})
     await session.flush()
-    return item
 
 
 async def view(session: AsyncSession, work_item_id: UUID) -> WorkItemSummary:

@@ -1,0 +1,137 @@
+"""Reconciliation: what is open in PostgreSQL is compared with Temporal by `describe`, and what differs is mended."""
+
+from __future__ import annotations
+
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+from temporalio import activity
+
+from activities.signatures import ReconcileInput, ReconcileOutput
+from models.domain.principal import service_principal
+from models.domain.work_item import WorkItemStatus
+from models.repositories import reconciliation as rows
+from models.repositories.reconciliation import Found
+from models.services import approvals, money
+from models.services.reconciliation import Settled, settle_without_workflow
+from models.storage.db import Database
+
+log = structlog.get_logger("reconcile")
+
+MISSING, RUNNING = "missing", "running"
+
+
+class WorkflowEyes(Protocol):
+    """What reconciliation asks of the workflow engine (`workflows.client.WorkflowGateway`)."""
+
+    async def describe_work_item(self, tenant_id: UUID, work_item_id: UUID) -> str:
+        """`missing`, `running`, or how it has closed."""
+        ...
+
+    async def describe_approval(self, approval_id: UUID) -> str:
+        """The same for an approval."""
+        ...
+
+    async def start_work_item(self, tenant_id: UUID, work_item_id: UUID, summary: str = "") -> bool:
+        """Start the item's workflow."""
+        ...
+
+    async def start_approval(self, tenant_id: UUID, work_item_id: UUID, approval_id: UUID) -> bool:
+        """Start the approval's."""
+        ...
+
+    async def cancel_work_item(self, tenant_id: UUID, work_item_id: UUID) -> bool:
+        """Ask an open workflow to close."""
+        ...
+
+
+class Reconciliation:
+    """Finds with the system role, acts inside each tenant."""
+
+    def __init__(self, app: Database, system: Database, eyes: WorkflowEyes) -> None:
+        self._app = app
+        self._system = system
+        self._eyes = eyes
+
+    @activity.defn(name="reconcile_work_items")
+    async def reconcile_work_items(self, given: ReconcileInput) -> ReconcileOutput:
+        """Compare a page of open items; with the first page, also the items that ended lately."""
+        page = await rows.work_items(self._system, given.after, given.limit)
+        counts: dict[str, int] = {}
+        for found in [*page, *(await rows.ended_lately(self._system, given.limit) if given.after is None else [])]:
+            try:
+                what = await self._work_item(found)
+            except Exception as error:
+                log.warning("not_reconciled", work_item=str(found.id), why=str(error)[:200])
+                what = "failed"
+            counts[what] = counts.get(what, 0) + 1
+        return _output(page, given, counts)
+
+    @activity.defn(name="reconcile_approvals")
+    async def reconcile_approvals(self, given: ReconcileInput) -> ReconcileOutput:
+        """Close the approvals of ended items, expire what is over, give time back to the rest."""
+        page = await rows.approvals(self._system, given.after, given.limit)
+        counts: dict[str, int] = {}
+        for found in page:
+            try:
+                what = await self._approval(found)
+            except Exception as error:
+                log.warning("not_reconciled", approval=str(found.id), why=str(error)[:200])
+                what = "failed"
+            counts[what] = counts.get(what, 0) + 1
+        return _output(page, given, counts)
+
+    @activity.defn(name="reconcile_money")
+    async def reconcile_money(self, given: ReconcileInput) -> ReconcileOutput:
+        """Free holds whose work has ended; make the audit trail's partitions ahead."""
+        await rows.make_audit_partitions(self._system)
+        released = 0
+        for tenant_id in await rows.tenants_with_leaked_holds(self._system):
+            principal = service_principal("reconcile", tenant_id)
+            async with self._app.session_for(principal) as session:
+                released += await money.free_leaked(session, principal, given.limit)
+        return ReconcileOutput(seen=released, released=released)
+
+    async def _work_item(self, found: Found) -> str:
+        state = await self._eyes.describe_work_item(found.tenant_id, found.id)
+        if found.is_final:
+            if state != RUNNING:
+                return "seen"
+            await self._eyes.cancel_work_item(found.tenant_id, found.id)
+            return "cancelled"
+        if state == RUNNING:
+            return "seen"
+        if state == MISSING:
+            return "started" if await self._eyes.start_work_item(found.tenant_id, found.id) else "seen"
+        principal = service_principal("reconcile", found.tenant_id)
+        async with self._app.session_for(principal) as session:
+            done = await settle_without_workflow(session, principal, found.id, state)
+        return "seen" if done is Settled.NOTHING else "settled"
+
+    async def _approval(self, found: Found) -> str:
+        principal = service_principal("reconcile", found.tenant_id)
+        async with self._app.session_for(principal) as session:
+            if found.is_final:
+                await approvals.cancel(session, principal, found.id, f"its work item is {found.status}")
+                return "settled"
+            row = await approvals.expire(session, principal, found.id)
+            if row.ended_at is not None:
+                return "settled"
+        if found.status != WorkItemStatus.AWAITING_APPROVAL:
+            return "seen"
+        if await self._eyes.describe_approval(found.id) == RUNNING:
+            return "seen"
+        started = await self._eyes.start_approval(found.tenant_id, found.work_item_id, found.id)
+        return "started" if started else "seen"
+
+
+def _output(page: list[Found], given: ReconcileInput, counts: dict[str, int]) -> ReconcileOutput:
+    return ReconcileOutput(
+        seen=sum(counts.values()),
+        started=counts.get("started", 0),
+        settled=counts.get("settled", 0),
+        cancelled=counts.get("cancelled", 0),
+        failed=counts.get("failed", 0),
+        next_after=page[-1].id if len(page) == given.limit else None,
+    )

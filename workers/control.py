@@ -1,0 +1,106 @@
+"""The control worker: workflows, short activities, and the warrant key. ``python -m workers.control``.
+
+Any number may run. It alone can sign a warrant; what it signs, it has recomputed from PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.approval import Approvals
+from activities.delivery import Deliveries
+from activities.errors import DomainErrors
+from activities.following import LostRuns
+from activities.money import Money
+from activities.reconcile import Reconciliation
+from activities.warrants import Warrants
+from activities.work_item import WorkItems
+from models.services.delivery import WebhookSender
+from models.services.warrant_keys import EdDsaSigner, WarrantSigner
+from models.settings import Settings
+from models.storage.db import Database
+from workers.process import set_up_logging, stop_event, wait_for
+from workflows.approval import ApprovalWorkflow
+from workflows.client import WorkflowGateway, connect
+from workflows.delivery import DeliveryWorkflow
+from workflows.options import CONTROL_QUEUE
+from workflows.reconcile import ReconcileWorkflow
+from workflows.work_item import WorkItemWorkflow
+
+CACHED_WORKFLOWS = 200
+"""Kept in memory; one that was evicted is replayed from its history in some milliseconds."""
+AT_ONCE = 50
+"""Workflow tasks and activities of each kind at once; the pool of connections is the narrower gate."""
+
+log = structlog.get_logger("control")
+
+
+def control_worker(
+    client: Client, app: Database, system: Database, signer: WarrantSigner, *, private_webhooks: bool = False
+) -> Worker:
+    """The worker of the queue `control`."""
+    items, asked, money = WorkItems(app), Approvals(app), Money(app)
+    reconciliation = Reconciliation(app, system, WorkflowGateway(client))
+    return Worker(
+        client,
+        task_queue=CONTROL_QUEUE,
+        workflows=[WorkItemWorkflow, ApprovalWorkflow, DeliveryWorkflow, ReconcileWorkflow],
+        activities=[
+            items.assess_work_item,
+            items.read_work_item,
+            items.queue_run,
+            items.finish_work_item,
+            items.close_work_item,
+            items.note_cancel,
+            asked.open_approval,
+            asked.describe_approval,
+            asked.read_approval,
+            asked.expire_approval,
+            asked.cancel_approval,
+            asked.remind_approvers,
+            money.reserve_budget,
+            Warrants(app, signer).mint_warrant,
+            LostRuns(app).end_lost_run,
+            Deliveries(WebhookSender(app, allow_private=private_webhooks)).deliver,
+            reconciliation.reconcile_work_items,
+            reconciliation.reconcile_approvals,
+            reconciliation.reconcile_money,
+        ],
+        interceptors=[DomainErrors()],
+        max_cached_workflows=CACHED_WORKFLOWS,
+        max_concurrent_workflow_tasks=AT_ONCE,
+        max_concurrent_activities=AT_ONCE,
+        max_concurrent_local_activities=AT_ONCE,
+    )
+
+
+async def main() -> None:
+    """Compose the worker and run it until the process is told to end."""
+    settings = Settings()
+    set_up_logging(settings.log_level)
+    stop = stop_event()
+    app = Database(settings.secret("database_app_url"), pool_size=settings.database_pool_size * 2)
+    system = Database(settings.secret("database_system_url"), pool_size=3)
+    signer = EdDsaSigner(settings.secret("warrant_private_key"))
+    await wait_for("PostgreSQL", app.ping)
+    client = await connect(
+        settings.temporal_address,
+        settings.temporal_namespace,
+        waiting=lambda why: log.warning("waiting", dependency="Temporal", why=why),
+    )
+    await wait_for("the schedule", WorkflowGateway(client).ensure_schedule)
+    log.info("control_started")
+    try:
+        async with control_worker(client, app, system, signer, private_webhooks=settings.allow_private_webhooks):
+            await stop.wait()
+    finally:
+        await system.close()
+        await app.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
