@@ -107,7 +107,15 @@ class PrivateEngine:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(20)
         self._end_containerd()
+        self._unmount()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _unmount(self) -> None:
+        """Dockerd mounts its data folder on itself, and leaves that."""
+        mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for place in reversed(mounted):
+            if place.startswith(f"{self.folder}/"):
+                subprocess.run(["umount", "-l", place], capture_output=True, check=False)
 
     def _end_containerd(self) -> None:
         """One that outlived a crashed dockerd is not its child any more."""
