@@ -11,7 +11,7 @@ from joserfc.jwk import KeySet, OKPKey
 
 from models.domain.errors import WarrantRefused
 
-_ALGORITHM = "EdDSA"
+_ALGORITHM = "Ed25519"
 _ALGORITHMS = ["EdDSA", "Ed25519"]
 """One algorithm under its old name and its new one (RFC 9864)."""
 
