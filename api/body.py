@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import suppress
 from typing import Any, NoReturn, cast
 from urllib.parse import unquote_to_bytes
 
@@ -11,6 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import BadRequestError, TooLargeError, UnsupportedMediaTypeError, render
 from models.domain.errors import AwgpError, InvalidInput
+
+DRAIN_BYTES = 16 * 1024 * 1024
+DRAIN_SECONDS = 5.0
 
 FILES_PATH = "/v1/files"
 """Streamed by its route, which counts for itself."""
@@ -37,6 +42,8 @@ class BodyGuard:
             if body:
                 _check_text(Headers(scope=scope), body)
         except AwgpError as error:
+            if isinstance(error, TooLargeError):
+                await drain(receive)
             await render(error)(scope, receive, send)
             return
         await self._app(scope, receive if body is None else _replay(body, receive), send)
@@ -63,6 +70,21 @@ class BodyGuard:
 
     def _too_large(self) -> TooLargeError:
         return TooLargeError(f"A JSON body has at most {self._max_bytes} bytes.", max_bytes=self._max_bytes)
+
+
+async def drain(receive: Receive) -> None:
+    """Throw away what is still being sent, within bounds.
+
+    A server that hangs up on a sender resets the connection, and the sender never sees why.
+    """
+    size = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while size < DRAIN_BYTES:
+                message = await receive()
+                size += len(cast("bytes", message.get("body", b"")))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -59,10 +59,16 @@ class BadRequestError(AwgpError):
 
 
 def problem(
-    slug: str, title: str, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any
+    slug: str,
+    title: str,
+    status: int,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
     """One problem document. `extra` becomes further members; it never replaces a standard one."""
-    body = {**extra, "type": TYPE_BASE + slug, "title": title, "status": status, "detail": detail}
+    body = {**(extra or {}), "type": TYPE_BASE + slug, "title": title, "status": status, "detail": detail}
     return JSONResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
@@ -74,7 +80,7 @@ def render(error: AwgpError) -> JSONResponse:
     if isinstance(error, DependencyAway):
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     extra = cast("dict[str, Any]", _plain(error.extra))
-    return problem(error.type, error.title, error.status, error.detail, headers=headers, **extra)
+    return problem(error.type, error.title, error.status, error.detail, headers=headers, extra=extra)
 
 
 def _plain(value: object) -> Any:
@@ -169,7 +175,7 @@ class LastResort:
                     "Internal error",
                     500,
                     f"This is our fault. Tell the operator the request id {request_id}.",
-                    request_id=request_id,
+                    extra={"request_id": request_id},
                 )
             )
             await response(scope, receive, watched)

@@ -15,6 +15,7 @@ from models.settings import Settings
 from models.storage.blobs import BlobStore
 from models.storage.cache import Cache
 from models.storage.db import Database
+from workers.process import set_up_logging
 from workflows.client import WorkflowGateway, connect
 
 log = structlog.get_logger(__name__)
@@ -128,13 +129,13 @@ def probes(
 def main() -> None:
     """Serve until told to stop."""
     settings = Settings()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(settings.log_level))
+    set_up_logging(settings.log_level)
     app = create_app(build(settings))
     uvicorn.run(
         app,
         host=settings.api_host,
         port=settings.api_port,
-        log_level=settings.log_level,
+        log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=65,

@@ -25,6 +25,7 @@ from joserfc.jwk import OKPKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from models.settings import Settings
+from workers.process import set_up_logging
 
 log = structlog.get_logger(__name__)
 
@@ -69,12 +70,19 @@ def refuse_unless_alone(settings: Settings) -> None:
     """
     if not settings.dev_issuer_enabled:
         raise SystemExit("the development issuer is off; AWGP_DEV_ISSUER_ENABLED=true turns it on (development only)")
-    if not ipaddress.ip_address(settings.dev_issuer_host).is_loopback:
+    if not _is_loopback(settings.dev_issuer_host):
         raise SystemExit("AWGP_DEV_ISSUER_HOST must be a loopback address: whoever reaches it may become anybody")
     if settings.oidc_issuer not in {"", issuer_url(settings)}:
         raise SystemExit(
             f"a real issuer is configured (AWGP_OIDC_ISSUER={settings.oidc_issuer}): refusing to mint tokens beside it"
         )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name may come to mean anything
 
 
 class DevIssuer:
@@ -173,9 +181,7 @@ def read_users(seed_file: Path) -> dict[str, DevUser]:
 def main() -> None:
     """Serve until told to stop."""
     settings = Settings()
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level)
-    )
+    set_up_logging(settings.log_level)
     refuse_unless_alone(settings)
     log.warning("development_issuer", words="Whoever has its password can become anybody. Never use it in production.")
     issuer = DevIssuer(

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 
 from api.auth import Caller
+from api.body import drain
 from api.deps import Given
 from api.problems import TooLargeError
 from api.schemas.files import UploadAnswer
@@ -41,6 +42,7 @@ async def upload(
     """Store a file's bytes (any content type); answers the digest and size by which a work item names it."""
     most = given.settings.max_file_bytes
     if content_length is not None and content_length > most:
+        await drain(request.receive)
         raise _too_large(most)
     # Spooled first: the store wants the digest before the bytes, and a broken upload must leave nothing there.
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
@@ -49,6 +51,7 @@ async def upload(
         async for chunk in request.stream():
             size += len(chunk)
             if size > most:
+                await drain(request.receive)
                 raise _too_large(most)
             seen.update(chunk)
             spool.write(chunk)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
@@ -18,10 +18,14 @@ from api.schemas.fields import sse
 from api.schemas.files import Direction, FileAnswer, FileList
 from models.domain.errors import DependencyAway, NotFound
 from models.domain.principal import Principal
+from models.domain.work_item import WorkItemStatus
 from models.services import run_logs, work_items
+from models.tables.work import WorkItemRow
 
 router = APIRouter(prefix="/v1/work-items/{work_item_id}", tags=["work items"])
 
+FIRST_SECONDS = 0.2
+AGAIN_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15.0
 """A comment this often keeps proxies from closing a stream in which nothing happens."""
 
@@ -47,19 +51,10 @@ async def logs(
     """
     async with given.db.session_for(principal) as session:
         item = await work_items.read(session, principal, work_item_id)
-    pieces = run_logs.read(
-        given.db,
-        given.blobs,
-        given.cache,
-        principal,
-        work_item_id,
-        after=last_event_id or "",
-        follow=follow,
-        tenant_id=item.tenant_id,
-    )
+    pieces = _pieces(given, principal, item, last_event_id or "", follow=follow)
     # The first step is taken before the answer begins, so that what is wrong with the request can still be said.
     first = asyncio.ensure_future(anext(pieces, None))
-    await asyncio.wait({first}, timeout=0.2)
+    await asyncio.wait({first}, timeout=FIRST_SECONDS)
     if first.done():
         first.result()
     stream = _events(given, principal, work_item_id, pieces, first)
@@ -67,11 +62,36 @@ async def logs(
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
+async def _pieces(
+    given: Deps, principal: Principal, item: WorkItemRow, after: str, *, follow: bool
+) -> AsyncGenerator[run_logs.LogPiece]:
+    """The output until the item is final: a run that has ended may be tried again, or its cost is just being settled."""
+    while True:
+        reading = run_logs.read(
+            given.db,
+            given.blobs,
+            given.cache,
+            principal,
+            item.id,
+            after=after,
+            follow=follow,
+            tenant_id=item.tenant_id,
+        )
+        async for piece in reading:
+            after = piece.event_id
+            yield piece
+        async with given.db.session_for(principal) as session:
+            item = await work_items.read(session, principal, item.id)
+        if not follow or WorkItemStatus(item.status).is_final:
+            return
+        await asyncio.sleep(AGAIN_SECONDS)
+
+
 async def _events(
     given: Deps,
     principal: Principal,
     work_item_id: UUID,
-    pieces: AsyncIterator[run_logs.LogPiece],
+    pieces: AsyncGenerator[run_logs.LogPiece],
     step: asyncio.Future[run_logs.LogPiece | None],
 ) -> AsyncGenerator[bytes]:
     yield b"retry: 1000\n\n"
@@ -89,8 +109,7 @@ async def _events(
     finally:
         step.cancel()
         await asyncio.gather(step, return_exceptions=True)
-        if isinstance(pieces, AsyncGenerator):
-            await pieces.aclose()
+        await pieces.aclose()
     async with given.db.session_for(principal) as session:
         item = await work_items.read(session, principal, work_item_id)
     yield sse("end", {"status": item.status, "outcome": item.outcome})

@@ -6,11 +6,13 @@ import json
 from typing import Annotated, Any
 
 import rfc8785
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from models.domain.errors import InvalidInput
 from models.domain.money import NanoUsd, format_usd, parse_usd
+from models.services.plain_json import plain_json
 
-MAX_PARAMETERS_BYTES = 65_536
+MAX_PARAMETERS_BYTES = 16_384
 
 
 class Body(BaseModel):
@@ -52,6 +54,7 @@ def words(amount: int | None) -> str | None:
 
 
 def _canonical(value: dict[str, Any]) -> dict[str, Any]:
+    plain_json(value)
     # Parameters are part of what is digested and approved, so they must have one canonical form (RFC 8785).
     try:
         size = len(rfc8785.dumps(value))
@@ -67,6 +70,18 @@ Parameters = Annotated[
     AfterValidator(_canonical),
     Field(description=f"Free JSON for the assistant, at most {MAX_PARAMETERS_BYTES} bytes; numbers within ±2^53."),
 ]
+
+
+def invalid_body(error: ValidationError) -> InvalidInput:
+    """The domain's own refusal of a body that the schema let pass."""
+    errors = [
+        {
+            "where": "body" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]),
+            "what": fault["msg"].removeprefix("Value error, "),
+        }
+        for fault in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    return InvalidInput(f"{errors[0]['where']}: {errors[0]['what']}", errors=errors)
 
 
 class FieldFault(Answer):

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationError
 
-from api.schemas.fields import Answer, Body, MoneyText, Parameters, Reason, Title, nano, words
+from api.schemas.fields import Answer, Body, MoneyText, Parameters, Reason, Title, invalid_body, nano, words
 from models.domain.approval import ApprovalTier
 from models.domain.risk import RiskFactor, RiskLevel
 from models.domain.views import AuditView, DryRun, WorkItemSummary
@@ -50,7 +50,10 @@ class WorkItemBody(Body):
     def to_domain(self) -> NewWorkItem:
         """What the service takes."""
         given = self.model_dump(exclude={"amount", "inputs", "limits"})
-        return NewWorkItem(**given, amount_nano_usd=nano(self.amount), inputs=self.inputs, limits=self.limits)
+        try:
+            return NewWorkItem(**given, amount_nano_usd=nano(self.amount), inputs=self.inputs, limits=self.limits)
+        except ValidationError as error:
+            raise invalid_body(error) from error
 
 
 class CancelBody(Body):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -85,6 +86,8 @@ class Client:
     ) -> Answer:
         """Call as a principal (with a fresh token), with a token of the test's own making, or as nobody."""
         sent = dict(headers or {})
+        if isinstance(options.get("data"), bytes):
+            options["data"] = BytesIO(options["data"])
         if who is not None:
             sent["Authorization"] = f"Bearer {who if isinstance(who, str) else self.issuer.token(who)}"
         async with self.session.request(method, self.url + path, headers=sent, **options) as response:

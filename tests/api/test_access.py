@@ -1,0 +1,86 @@
+"""One table says who may call what; nothing is served beside it."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from fastapi.routing import APIRoute
+
+from api import access
+from api.app import routes
+from api.openapi import TARGET, text
+from models.domain.principal import Principal, PrincipalKind, Role
+from tests.api.conftest import Client
+from tests.fixtures.companies import Company
+
+
+def test_routes_and_table_are_the_same() -> None:
+    access.check(routes(), routes())
+
+
+def test_a_route_that_is_not_in_the_table_fails_the_start() -> None:
+    extra = APIRoute("/v1/extra", lambda: None, methods=["GET"])
+    with pytest.raises(access.AccessTableError, match="GET /v1/extra is not in the table"):
+        access.check([*routes(), extra], [*routes(), extra])
+
+
+def test_a_row_without_a_route_fails_the_start() -> None:
+    with pytest.raises(access.AccessTableError, match="is in the table, but no route"):
+        access.check(routes()[1:], routes())
+
+
+def test_a_route_that_asks_nobody_fails_the_start() -> None:
+    with pytest.raises(access.AccessTableError, match="/v1/me does not ask who calls"):
+        access.check(routes(), [route for route in routes() if route.path != "/v1/me"])
+
+
+def test_health_alone_is_public() -> None:
+    public = {path for (_, path), rule in access.TABLE.items() if rule is access.Open.PUBLIC}
+    assert public == {"/healthz", "/readyz"}
+
+
+def _somebody(*roles: Role) -> Principal:
+    return Principal(tenant_id=_NIL, id=_NIL, kind=PrincipalKind.USER, roles=frozenset(roles))
+
+
+_NIL = UUID(int=0)
+
+
+@pytest.mark.parametrize(("method", "path"), list(access.TABLE))
+def test_each_route_refuses_who_has_no_role_for_it(method: str, path: str) -> None:
+    rule = access.TABLE[method, path]
+    if isinstance(rule, access.Open):
+        access.require(_somebody(), method, path)
+        return
+    with pytest.raises(access.Forbidden):
+        access.require(_somebody(), method, path)
+    for role in Role:
+        if role in rule:
+            access.require(_somebody(role), method, path)
+        else:
+            with pytest.raises(access.Forbidden):
+                access.require(_somebody(role), method, path)
+
+
+def test_a_runtime_may_call_nothing_here() -> None:
+    assert not [row for row, rule in access.TABLE.items() if not isinstance(rule, access.Open) and Role.RUNTIME in rule]
+
+
+async def test_every_route_asks_for_a_token(api: Client) -> None:
+    for (method, path), rule in access.TABLE.items():
+        answer = await api.call(method, path, headers={"Content-Type": "application/json"}, data=b"{}" if method != "GET" else None)
+        if rule is access.Open.PUBLIC:
+            answer.ok()
+        else:
+            assert answer.status in {401, 422}, (method, path, answer.body)
+            assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_a_role_too_few_is_said(api: Client, acme: Company) -> None:
+    problem = (await api.post("/v1/policies", acme.requester, {"source": "x"})).problem(403)
+    assert problem["roles_needed"] == ["holding_admin", "tenant_admin"]
+
+
+def test_the_kept_description_is_current() -> None:
+    assert TARGET.read_text(encoding="utf-8") == text(), "run: python -m api.openapi"

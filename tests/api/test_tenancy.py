@@ -1,0 +1,141 @@
+"""The other tenant's token on every route: 404, as if it were not there; never 403, never 200."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from api import access
+from models.domain.principal import Principal, Role
+from tests.api.conftest import Client
+from tests.fixtures.companies import Company
+from tests.fixtures.work import LEVELS, Work
+
+
+@dataclass
+class Theirs:
+    """Things of acme's, one of every kind that has an id."""
+
+    item: str
+    approval: str
+    assistant: str
+    tenant: str
+    user: str
+    file: str
+
+
+@pytest.fixture
+async def theirs(api: Client, acme: Company, work: Work) -> Theirs:
+    approval = await work.asked(acme, "L3")
+    uploaded = (await api.call("POST", "/v1/files", acme.requester, data=b"secret")).ok(201)
+    body = {"assistant": "reconciler", "title": "Theirs", **LEVELS["L1"], "inputs": [{"path": "a.txt", **uploaded}]}
+    item = (await api.post("/v1/work-items", acme.requester, body, headers={"Idempotency-Key": "x"})).ok(201)
+    return Theirs(
+        item=item["id"],
+        approval=str(approval.id),
+        assistant=str(acme.assistant_id),
+        tenant=str(acme.id),
+        user=str(acme.requester.id),
+        file="in/a.txt",
+    )
+
+
+
+def _all_roles(api: Client, person: Principal) -> str:
+    """A token with every role there is: so that 403 could only come from the thing itself."""
+    return api.issuer.token(person, realm_access={"roles": [role.value for role in Role]})
+
+
+def _requests(theirs: Theirs) -> dict[tuple[str, str], tuple[str, str, Any]]:
+    """For each route that names a thing: the call that reaches for acme's."""
+    item, halt = f"/v1/work-items/{theirs.item}", {"scope": "tenant", "tenant_id": theirs.tenant}
+    assistant_halt = {"scope": "assistant", "tenant_id": theirs.tenant, "assistant_id": theirs.assistant}
+    change = {"name": "Mine", "image": "mine", "version": 1}
+    budget = {"scope": "assistant", "assistant_id": theirs.assistant, "window": "day", "limit": "1 USD"}
+    return {
+        ("GET", "/v1/tenants/{tenant_id}"): ("GET", f"/v1/tenants/{theirs.tenant}", None),
+        ("GET", "/v1/users/{user_id}"): ("GET", f"/v1/users/{theirs.user}", None),
+        ("GET", "/v1/assistants/{assistant_id}"): ("GET", f"/v1/assistants/{theirs.assistant}", None),
+        ("PUT", "/v1/assistants/{assistant_id}"): ("PUT", f"/v1/assistants/{theirs.assistant}", change),
+        ("GET", "/v1/work-items/{work_item_id}"): ("GET", item, None),
+        ("POST", "/v1/work-items/{work_item_id}/cancel"): ("POST", f"{item}/cancel", {}),
+        ("GET", "/v1/work-items/{work_item_id}/timeline"): ("GET", f"{item}/timeline", None),
+        ("GET", "/v1/work-items/{work_item_id}/logs"): ("GET", f"{item}/logs", None),
+        ("GET", "/v1/work-items/{work_item_id}/files"): ("GET", f"{item}/files", None),
+        ("GET", "/v1/work-items/{work_item_id}/files/{direction}/{path:path}"): ("GET", f"{item}/files/in/a.txt", None),
+        ("GET", "/v1/approvals/{approval_id}"): ("GET", f"/v1/approvals/{theirs.approval}", None),
+        ("POST", "/v1/approvals/{approval_id}/decision"): (
+            "POST",
+            f"/v1/approvals/{theirs.approval}/decision",
+            {"verdict": "approve", "reason": "why not", "tenant_id": theirs.tenant},
+        ),
+        ("PUT", "/v1/budgets"): ("PUT", "/v1/budgets", budget),
+        ("POST", "/v1/halts"): ("POST", "/v1/halts", halt),
+        ("POST", "/v1/halts/lift"): ("POST", "/v1/halts/lift", assistant_halt),
+        ("GET", "/v1/audit"): ("GET", f"/v1/audit?tenant_id={theirs.tenant}", None),
+        ("GET", "/v1/audit/verify"): ("GET", f"/v1/audit/verify?tenant_id={theirs.tenant}", None),
+        ("GET", "/v1/audit/export"): ("GET", f"/v1/audit/export?tenant_id={theirs.tenant}", None),
+    }
+
+
+# Routes that name no thing of anybody's: what they answer is the caller's own, which the next test looks at.
+OWN = {
+    ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/v1/me"), ("GET", "/v1/tenants"), ("GET", "/v1/users"),
+    ("POST", "/v1/assistants"), ("GET", "/v1/assistants"), ("POST", "/v1/files"), ("POST", "/v1/work-items"),
+    ("POST", "/v1/work-items/dry-run"), ("GET", "/v1/work-items"), ("GET", "/v1/approvals"),
+    ("POST", "/v1/policies/validate"), ("POST", "/v1/policies"), ("GET", "/v1/policies"),
+    ("GET", "/v1/policies/current"), ("GET", "/v1/policies/{version}"), ("GET", "/v1/budgets"), ("GET", "/v1/halts"),
+    ("GET", "/v1/runtimes"), ("POST", "/v1/runtimes/enrolment-tokens"),
+}  # fmt: skip
+
+
+async def test_every_route_with_another_tenants_token(
+    api: Client, acme: Company, globex: Company, theirs: Theirs, row_counts: Any
+) -> None:
+    requests = _requests(theirs)
+    assert requests.keys() | OWN == access.TABLE.keys(), "a new route says here whose things it reaches"
+    token = _all_roles(api, globex.admin)
+    (await api.get("/v1/me", token)).ok()
+    before = row_counts()
+    for row, (method, path, body) in requests.items():
+        answer = await api.call(method, path, token, **({} if body is None else {"json": body}))
+        assert answer.status == 404, (row, answer.status, answer.body)
+        answer.problem(404)
+        assert theirs.tenant not in answer.body["detail"] or "tenant" in answer.body["detail"]
+    assert row_counts() == before
+    # The control: with acme's own token each of them is there.
+    own = _all_roles(api, acme.admin)
+    for row, (method, path, body) in requests.items():
+        if method == "GET" and not path.endswith("/logs"):
+            answer = await api.call(method, path, own)
+            assert answer.status == 200, (row, answer.body)
+
+
+async def test_lists_hold_nothing_of_another_tenants(
+    api: Client, globex: Company, acme: Company, theirs: Theirs
+) -> None:
+    token = _all_roles(api, globex.admin)
+    for path in ("tenants", "users", "assistants", "work-items", "approvals", "policies", "budgets", "halts", "audit", "runtimes"):
+        answer = await api.get(f"/v1/{path}", token)
+        text = str(answer.ok())
+        for theirs_id in (theirs.item, theirs.approval, theirs.assistant, theirs.tenant, theirs.user):
+            assert theirs_id not in text, (path, theirs_id)
+
+
+async def test_a_filter_names_another_tenant_in_vain(api: Client, globex: Company, acme: Company, theirs: Theirs) -> None:
+    found = (await api.get(f"/v1/work-items?tenant_id={acme.id}", _all_roles(api, globex.admin))).ok()
+    assert found["items"] == []
+
+
+async def test_the_holding_sees_its_subsidiaries_and_they_do_not_see_it(
+    api: Client, holding: Company, acme: Company, theirs: Theirs
+) -> None:
+    assert (await api.get(f"/v1/work-items/{theirs.item}", holding.auditor)).ok()["tenant_id"] == theirs.tenant
+    slugs = {tenant["slug"] for tenant in (await api.get("/v1/tenants", holding.auditor)).ok()["items"]}
+    assert slugs == {"holding", "acme", "globex"}
+    (await api.get(f"/v1/tenants/{holding.id}", acme.admin)).problem(404)
+    (await api.get(f"/v1/users/{holding.approver.id}", acme.admin)).problem(404)
+    (await api.get(f"/v1/audit/verify?tenant_id={holding.id}", acme.auditor)).problem(404)
+    assert (await api.get(f"/v1/audit/verify?tenant_id={acme.id}", holding.auditor)).ok()["whole"]
