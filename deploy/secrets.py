@@ -7,7 +7,6 @@ Nothing that exists is overwritten, so it can be run again after an upgrade. The
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
-from joserfc.jwk import OKPKey
+
+from models.services.warrant_keys import EdDsaSigner
 
 ROOT = Path(__file__).resolve().parent
 FOLDER = ROOT / "secrets"
@@ -58,9 +58,8 @@ def write_redis() -> None:
 def write_warrant_keys() -> None:
     """The control worker's signing key, and the public set that everybody else verifies with."""
     fresh = ed25519.Ed25519PrivateKey.generate().private_bytes(_PEM, _PKCS8, _PLAIN).decode()
-    key = OKPKey.import_key(write("awgp_warrant_private_key", fresh))
-    public = {**key.as_dict(private=False), "kid": key.thumbprint(), "alg": "EdDSA", "use": "sig"}
-    write("awgp_warrant_public_jwks", json.dumps({"keys": [public]}))
+    signer = EdDsaSigner(write("awgp_warrant_private_key", fresh))
+    write("awgp_warrant_public_jwks", signer.public_jwks())
 
 
 def write_certificate() -> None:
@@ -114,9 +113,7 @@ def main() -> None:
     write("n8n_key", secrets.token_urlsafe(32))
     write_environment()
     give_to_containers()
-    print(
-        f"secrets are in {FOLDER.relative_to(ROOT.parent)}, settings in .env; next: docker compose up -d --wait"
-    )
+    print(f"secrets are in {FOLDER.relative_to(ROOT.parent)}, settings in .env; next: docker compose up -d --wait")
 
 
 if __name__ == "__main__":

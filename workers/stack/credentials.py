@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from joserfc.jwk import OKPKey
 
+from models.services.warrant_keys import EdDsaSigner
 from workers.stack.paths import Paths
 from workers.stack.ports import Ports
 
@@ -49,9 +48,7 @@ class Credentials:
 
     def warrant_jwks(self) -> str:
         """The JWK set (JSON) that verifies warrants."""
-        key = OKPKey.import_key(self.warrant_private_key)
-        public = key.as_dict(private=False)
-        return json.dumps({"keys": [{**public, "kid": key.thumbprint(), "use": "sig", "alg": "EdDSA"}]})
+        return EdDsaSigner(self.warrant_private_key).public_jwks()
 
     def fields(self, ports: Ports) -> dict[str, str]:
         """The values of the processes' secret settings."""
