@@ -79,10 +79,11 @@ def _servers(stack: Stack) -> None:
 def _start(stack: Stack) -> None:
     _servers(stack)
     with step("processes"):
+        for name in WORKERS:
+            stack.supervision.start(name)
         for tenant in stack.tenants:
             seeding.hand_enrolment_token(stack.paths, tenant, stack.environment("api"))
-        for process in stack.processes():
-            stack.supervision.start(process.name)
+            stack.supervision.start(f"runtime-{tenant}")
 
 
 def down(stack: Stack) -> None:
