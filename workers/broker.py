@@ -16,6 +16,7 @@ from aiohttp import web
 from temporalio.client import Client
 from temporalio.worker import FixedSizeSlotSupplier, Worker, WorkerTuner
 
+from activities.errors import DomainErrors
 from activities.following import Following
 from activities.placing import PlaceSlots, Placing
 from api.runtime_link.app import create_app
@@ -96,6 +97,7 @@ class PlacingWorkers:
                 local_activity_supplier=FixedSizeSlotSupplier(1),
                 nexus_supplier=FixedSizeSlotSupplier(1),
             ),
+            interceptors=[DomainErrors()],
             max_concurrent_activity_task_polls=2,
         )
         await worker.run()
@@ -126,6 +128,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         client,
         task_queue=BROKER_QUEUE,
         activities=[Following(db, cache).follow_run],
+        interceptors=[DomainErrors()],
         max_concurrent_activities=MOST_FOLLOWED,
     )
     app = create_app(hub, {"postgresql": db.ping, "redis": cache.ping, "blobs": blobs.ping})
