@@ -11,7 +11,7 @@ STACK := $(VENV)/python -m workers.stack
 export PATH := $(CURDIR)/$(VENV):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv setup up down reset status demo test check format bench bench-sandbox bench-lifecycle chaos lock
+.PHONY: help venv setup up down reset status demo test check format bench bench-sandbox bench-lifecycle chaos lock compose-secrets
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ bench-lifecycle: venv ## whole work items a second, beside a bare Temporal workf
 chaos: venv ## kill -9 of every process in every state, ROUNDS times, recounted from the database
 	@$(STACK) prepare
 	@$(VENV)/python -m tests.chaos --rounds $(ROUNDS)
+
+compose-secrets: venv ## what docker-compose.yml mounts as secrets, and .env; once, mode 0600
+	@$(VENV)/python deploy/make_secrets.py
 
 LOCK := uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 lock: ## lock anew after a change of pyproject.toml (takes uv)

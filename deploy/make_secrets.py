@@ -21,6 +21,7 @@ from models.services.warrant_keys import EdDsaSigner
 
 ROOT = Path(__file__).resolve().parent
 FOLDER = ROOT / "secrets"
+VOLUMES = tuple(ROOT / "volumes" / name for name in ("data", "redis", "n8n"))
 NAMES = ("awgp.local", "*.awgp.local")
 _PEM = serialization.Encoding.PEM
 _PKCS8 = serialization.PrivateFormat.PKCS8
@@ -97,13 +98,13 @@ def write_environment() -> None:
 def give_to_containers() -> None:
     """Run as root: hand the files to the uid that the processes run as."""
     if os.getuid() == 0:
-        for path in (*FOLDER.iterdir(), ROOT / "volumes" / "data", ROOT / "volumes" / "redis"):
+        for path in (*FOLDER.iterdir(), *VOLUMES):
             os.chown(path, 10001, 10001)
 
 
 def main() -> None:
     """Make everything that is missing."""
-    for folder in (FOLDER, ROOT / "volumes" / "data", ROOT / "volumes" / "redis"):
+    for folder in (FOLDER, *VOLUMES):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_database_urls()
     write_redis()
