@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ from workers.stack.seeding import tenants
 from workers.stack.steps import SetupError, run
 
 OURS = ("workflows", "activities", "workers", "api", "models", "sandbox", "cli")
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Iterator[Paths]:
+    made = Paths.of(tmp_path / "100% of it")
+    made.make()
+    yield made
+    # A data folder as deep as pytest's has its run folders elsewhere.
+    made.runs.rmdir()
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -59,9 +69,7 @@ def test_config_is_kept_with_every_character(tmp_path: Path) -> None:
     assert config.read(tmp_path / "config.env") == settings
 
 
-def test_secrets_are_private_kept_and_handed_out_by_the_table(tmp_path: Path) -> None:
-    paths = Paths.of(tmp_path / "d")
-    paths.make()
+def test_secrets_are_private_kept_and_handed_out_by_the_table(paths: Paths) -> None:
     made = credentials.Credentials.load_or_make(paths)
     made.hand_out(paths, ports.Ports())
     assert credentials.Credentials.load_or_make(paths) == made
@@ -72,9 +80,7 @@ def test_secrets_are_private_kept_and_handed_out_by_the_table(tmp_path: Path) ->
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600)
 
 
-def test_what_a_process_no_longer_holds_is_taken_away(tmp_path: Path) -> None:
-    paths = Paths.of(tmp_path / "d")
-    paths.make()
+def test_what_a_process_no_longer_holds_is_taken_away(paths: Paths) -> None:
     made = credentials.Credentials.load_or_make(paths)
     made.hand_out(paths, ports.Ports())
     (paths.secrets / "api" / "awgp_warrant_private_key").write_text("left from before")
@@ -88,18 +94,14 @@ def test_only_the_control_worker_holds_the_warrant_key() -> None:
     assert set(WORKERS) <= set(credentials.HOLDS)
 
 
-def test_the_warrant_key_set_is_public(tmp_path: Path) -> None:
-    paths = Paths.of(tmp_path / "d")
-    paths.make()
+def test_the_warrant_key_set_is_public(paths: Paths) -> None:
     (key,) = json.loads(credentials.Credentials.load_or_make(paths).warrant_jwks())["keys"]
     assert key["crv"] == "Ed25519"
     assert key["kid"]
     assert "d" not in key
 
 
-def test_a_path_with_a_per_cent_sign_and_spaces_reaches_the_program(tmp_path: Path) -> None:
-    paths = Paths.of(tmp_path / "100% of it")
-    paths.make()
+def test_a_path_with_a_per_cent_sign_and_spaces_reaches_the_program(paths: Paths) -> None:
     process = Process("one", ["/bin/echo", "50%", "it's"], {"X": "a'b\"c %"})
     target = supervisor.write(paths, [process])
     from configparser import ConfigParser
@@ -114,9 +116,7 @@ def test_a_path_with_a_per_cent_sign_and_spaces_reaches_the_program(tmp_path: Pa
     assert len(done.stdout.splitlines()[1].split()) == 2
 
 
-def test_a_recorded_process_is_ended_and_another_with_its_pid_is_not(tmp_path: Path) -> None:
-    paths = Paths.of(tmp_path / "d")
-    paths.make()
+def test_a_recorded_process_is_ended_and_another_with_its_pid_is_not(paths: Paths) -> None:
     (paths.supervisor / "pids").mkdir()
     ours = subprocess.Popen(["sleep", "60"])
     stranger = subprocess.Popen(["sleep", "60"])
