@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 from uuid import UUID
 
@@ -58,29 +59,14 @@ class Reconciliation:
     async def reconcile_work_items(self, given: ReconcileInput) -> ReconcileOutput:
         """Compare a page of open items; with the first page, also the items that ended lately."""
         page = await rows.work_items(self._system, given.after, given.limit)
-        counts: dict[str, int] = {}
-        for found in [*page, *(await rows.ended_lately(self._system, given.limit) if given.after is None else [])]:
-            try:
-                what = await self._work_item(found)
-            except Exception as error:
-                log.warning("not_reconciled", work_item=str(found.id), why=str(error)[:200])
-                what = "failed"
-            counts[what] = counts.get(what, 0) + 1
-        return _output(page, given, counts)
+        lately = await rows.ended_lately(self._system, given.limit) if given.after is None else []
+        return _output(page, given, await _count([*page, *lately], self._work_item))
 
     @activity.defn(name="reconcile_approvals")
     async def reconcile_approvals(self, given: ReconcileInput) -> ReconcileOutput:
         """Close the approvals of ended items, expire what is over, give time back to the rest."""
         page = await rows.approvals(self._system, given.after, given.limit)
-        counts: dict[str, int] = {}
-        for found in page:
-            try:
-                what = await self._approval(found)
-            except Exception as error:
-                log.warning("not_reconciled", approval=str(found.id), why=str(error)[:200])
-                what = "failed"
-            counts[what] = counts.get(what, 0) + 1
-        return _output(page, given, counts)
+        return _output(page, given, await _count(page, self._approval))
 
     @activity.defn(name="reconcile_money")
     async def reconcile_money(self, given: ReconcileInput) -> ReconcileOutput:
@@ -124,6 +110,19 @@ class Reconciliation:
             return "seen"
         started = await self._eyes.start_approval(found.tenant_id, found.work_item_id, found.id)
         return "started" if started else "seen"
+
+
+async def _count(page: list[Found], mend: Callable[[Found], Awaitable[str]]) -> dict[str, int]:
+    """Mend each row by itself, so that one that fails is not in the way of the others."""
+    counts: dict[str, int] = {}
+    for found in page:
+        try:
+            what = await mend(found)
+        except Exception as error:
+            log.warning("not_reconciled", id=str(found.id), why=str(error)[:200])
+            what = "failed"
+        counts[what] = counts.get(what, 0) + 1
+    return counts
 
 
 def _output(page: list[Found], given: ReconcileInput, counts: dict[str, int]) -> ReconcileOutput:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 
 from models.domain.approval import ApprovalStatus
-from models.domain.risk import RiskLevel
+from models.domain.views import WorkItemSummary as WorkItemView
 from models.domain.work_item import WorkItemStatus
 
 
@@ -33,33 +33,6 @@ class WorkItemInput(_Value):
     tenant_id: UUID
     work_item_id: UUID
     op_id: str
-
-
-class WorkItemView(_Value):
-    """What a workflow needs to know to go on, and what the Web UI shows; always as it stands now, never remembered.
-
-    Attributes:
-        held: A halt is in force that holds the item back.
-        run_id: The item's run, once it has one.
-        attempt: The run's current attempt; 0 before the first claim.
-    """
-
-    status: WorkItemStatus
-    title: str
-    assistant: str
-    requester: str
-    level: RiskLevel | None = None
-    score: int | None = None
-    factors: tuple[str, ...] = ()
-    worst_case: str = ""
-    cost: str = ""
-    needs_approval: bool = False
-    cancel_requested: bool = False
-    held: bool = False
-    restartable: bool = False
-    run_id: UUID | None = None
-    attempt: int = 0
-    reason: str = ""
 
 
 class ReserveOutput(_Value):

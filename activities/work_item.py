@@ -78,5 +78,4 @@ class WorkItems:
             return await self._view(session, given.work_item_id)
 
     async def _view(self, session: AsyncSession, work_item_id: UUID) -> WorkItemView:
-        summary = await work_items.view(session, work_item_id)
-        return WorkItemView.model_validate(summary.model_dump())
+        return await work_items.view(session, work_item_id)
