@@ -5,7 +5,6 @@ Creates the roles and the database, migrates, seeds. Needs the superuser's URL, 
 
 from __future__ import annotations
 
-import asyncio
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import psycopg
@@ -46,7 +45,7 @@ def prepare_database(settings: Settings) -> None:
 def main() -> None:
     """Prepare the database, then write tenants, users, assistants and budgets of the seed file."""
     prepare_database(Settings())
-    asyncio.run(seed.main())
+    seed.main()
 
 
 if __name__ == "__main__":
