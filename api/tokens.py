@@ -191,7 +191,7 @@ def _first_that_verifies(token: str, algorithm: str, keys: list[Key]) -> Mapping
                 # RFC 9864 renames EdDSA; issuers still say EdDSA, which is the same signature.
                 warnings.simplefilter("ignore", SecurityWarning)
                 return jwt.decode(token, key, algorithms=[algorithm]).claims
-        except (JoseError, ValueError, RecursionError):  # noqa: PERF203 - one of few keys may be the right one
+        except (JoseError, ValueError, RecursionError):
             continue
     raise Unauthenticated("The token's signature is not one of the issuer's.")
 

@@ -6,6 +6,7 @@ import shutil
 import stat
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -26,6 +27,10 @@ _MENDS = {
     "broker": "make up",
     "runtime": "make up      # then: make status",
 }
+
+
+HEARD_WITHIN = timedelta(minutes=1)
+"""A runtime is heard every 10 s."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ async def _about_me(settings: CliSettings, user: str | None) -> list[Finding]:
         async with Api(settings, user) as api:
             me = await api.get("/v1/me")
             found = [Finding("token", good=True, words=f"{me['username']} of {me['tenant']}")]
-            return found + await _halts(api)
+            return found + await _halts(api) + await _runtimes(api)
     except CommandError as failure:
         if failure.code == CommandError.AWAY:
             return []
@@ -155,6 +160,21 @@ async def _halts(api: Api) -> list[Finding]:
         )
         for state in active
     ]
+
+
+async def _runtimes(api: Api) -> list[Finding]:
+    try:
+        runtimes = (await api.get("/v1/runtimes"))["items"]
+    except CommandError:
+        return []  # an auditor or an admin sees them
+    found: list[Finding] = []
+    for runtime in (one for one in runtimes if one["enabled"]):
+        heard = runtime["last_heard_at"]
+        age = datetime.now(UTC) - datetime.fromisoformat(heard) if heard else None
+        good = age is not None and age < HEARD_WITHIN
+        words = f"heard {round(age.total_seconds())} s ago" if age is not None else "never heard"
+        found.append(Finding(f"runtime {runtime['name']}", good, words, "" if good else _MENDS["runtime"]))
+    return found
 
 
 def _version() -> str:

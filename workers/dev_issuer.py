@@ -120,7 +120,8 @@ class DevIssuer:
             "iss": self._issuer, "aud": self._audience, "azp": "awgp-cli", "typ": "Bearer", "sub": user.user,
             "jti": str(uuid4()), "iat": now, "nbf": now, "exp": now + wanted.lifetime,
             "preferred_username": user.user, "name": user.name, "email": user.email, "email_verified": True,
-            "realm_access": {"roles": list(user.roles)}, "groups": [f"/tenants/{user.tenant}"], "acr": wanted.acr or "1",
+            "realm_access": {"roles": list(user.roles)}, "groups": [f"/tenants/{user.tenant}"],
+            "acr": wanted.acr or "1",
         }  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SecurityWarning)  # RFC 9864 renames EdDSA; the signature is the same

@@ -65,7 +65,7 @@ async def logs(
 async def _pieces(
     given: Deps, principal: Principal, item: WorkItemRow, after: str, *, follow: bool
 ) -> AsyncGenerator[run_logs.LogPiece]:
-    """The output until the item is final: a run that has ended may be tried again, or its cost is just being settled."""
+    """The output until the item is final: a run that ended may be tried again, or is just being settled."""
     while True:
         reading = run_logs.read(
             given.db,

@@ -31,7 +31,7 @@ router = APIRouter(prefix="/v1/work-items", tags=["work items"])
 IdempotencyKey = Annotated[
     str | None,
     Header(
-        description="Your own name for this request, at most 200 printable ASCII characters: the same key, the same item.",
+        description="Your own name for this request, up to 200 printable ASCII characters. Same key, same item.",
     ),
 ]
 

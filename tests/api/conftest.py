@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -92,7 +92,9 @@ class Client:
             sent["Authorization"] = f"Bearer {who if isinstance(who, str) else self.issuer.token(who)}"
         async with self.session.request(method, self.url + path, headers=sent, **options) as response:
             raw = await response.read()
-            is_json = "json" in response.headers.get("Content-Type", "") and "ndjson" not in response.headers["Content-Type"]
+            is_json = (
+                "json" in response.headers.get("Content-Type", "") and "ndjson" not in response.headers["Content-Type"]
+            )
             return Answer(response.status, response.headers, await response.json() if is_json and raw else raw)
 
     async def get(self, path: str, who: Principal | str | None = None, **options: Any) -> Answer:
@@ -103,7 +105,7 @@ class Client:
 
 
 @asynccontextmanager
-async def serve(app: FastAPI, issuer: TestIssuer) -> AsyncIterator[Client]:
+async def serve(app: FastAPI, issuer: TestIssuer) -> AsyncGenerator[Client]:
     """Serve an application on a free port of loopback while the context lasts."""
     port = free_port()
     server = uvicorn.Server(

@@ -55,7 +55,11 @@ class TestIssuer:
         return {name: value for name, value in (claims | changes).items() if value is not None}
 
     def token(
-        self, principal: Principal | None = None, alg: str = "EdDSA", header: dict[str, Any] | None = None, **changes: Any
+        self,
+        principal: Principal | None = None,
+        alg: str = "EdDSA",
+        header: dict[str, Any] | None = None,
+        **changes: Any,
     ) -> str:
         return self.sign(self.claims(principal, **changes), self.keys[alg], alg, header)
 

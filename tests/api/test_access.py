@@ -69,7 +69,9 @@ def test_a_runtime_may_call_nothing_here() -> None:
 
 async def test_every_route_asks_for_a_token(api: Client) -> None:
     for (method, path), rule in access.TABLE.items():
-        answer = await api.call(method, path, headers={"Content-Type": "application/json"}, data=b"{}" if method != "GET" else None)
+        answer = await api.call(
+            method, path, headers={"Content-Type": "application/json"}, data=b"{}" if method != "GET" else None
+        )
         if rule is access.Open.PUBLIC:
             answer.ok()
         else:

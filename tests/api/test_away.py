@@ -23,7 +23,11 @@ GOOD: dict[str, Any] = {"assistant": "reconciler", "title": "Reconcile", **LEVEL
 
 
 async def test_postgres_away_is_a_503_that_says_when_to_try_again(api_without_postgres: Client, acme: Company) -> None:
-    for method, path, body in (("GET", "/v1/me", None), ("GET", "/v1/work-items", None), ("POST", "/v1/work-items", GOOD)):
+    for method, path, body in (
+        ("GET", "/v1/me", None),
+        ("GET", "/v1/work-items", None),
+        ("POST", "/v1/work-items", GOOD),
+    ):
         answer = await api_without_postgres.call(
             method, path, acme.requester, headers={"Idempotency-Key": "k"}, **({"json": body} if body else {})
         )
@@ -70,9 +74,7 @@ async def test_temporal_away_takes_the_work_all_the_same(deps: Deps, issuer: Tes
             (await api.post(f"/v1/work-items/{item['id']}/cancel", acme.requester, {})).ok(202)
 
 
-async def test_a_bug_tells_its_id_and_nothing_else(
-    api: Client, acme: Company, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_bug_tells_its_id_and_nothing_else(api: Client, acme: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     (await api.get("/v1/me", acme.requester)).ok()
 
     async def broken(*_given: Any) -> Any:

@@ -51,10 +51,20 @@ BAD: dict[str, tuple[Any, dict[str, str], int, str | None]] = {
     "not UTF-8": (b'{"title": "\xff"}', {}, 422, "body"),
     "endless digits": (b'{"parameters": {"a": ' + b"9" * 5000 + b"}}", {}, 422, "body"),
     "deep brackets": (b"[" * 100_000 + b"]" * 100_000, {}, 422, "body"),
-    "file that was not uploaded": ({**GOOD, "inputs": [{"path": "a", "sha256": SHA, "size": 1}]}, {}, 422, "body.inputs[0]"),
+    "file that was not uploaded": (
+        {**GOOD, "inputs": [{"path": "a", "sha256": SHA, "size": 1}]},
+        {},
+        422,
+        "body.inputs[0]",
+    ),
     "file outside": ({**GOOD, "inputs": [{"path": "../a", "sha256": SHA, "size": 1}]}, {}, 422, "body.inputs[0].path"),
     "file with NUL": ({**GOOD, "inputs": [{"path": "a\0", "sha256": SHA, "size": 1}]}, {}, 422, "body.inputs[0].path"),
-    "digest of capitals": ({**GOOD, "inputs": [{"path": "a", "sha256": "A" * 64, "size": 1}]}, {}, 422, "body.inputs[0].sha256"),
+    "digest of capitals": (
+        {**GOOD, "inputs": [{"path": "a", "sha256": "A" * 64, "size": 1}]},
+        {},
+        422,
+        "body.inputs[0].sha256",
+    ),
     "10 MB": (b'{"title": "' + b"x" * 10_000_000 + b'"}', {}, 413, None),
     "wrong type": (json.dumps(GOOD).encode(), {"Content-Type": "text/plain"}, 415, None),
     "form": (b"title=x", {"Content-Type": "application/x-www-form-urlencoded"}, 415, None),
@@ -86,7 +96,9 @@ async def test_each_bad_request_is_told_what_and_where_and_writes_nothing(
     assert row_counts()["work_items"] == 0
 
 
-async def test_the_key_is_needed_and_stands_once(api: Client, acme: Company, before: dict[str, int], row_counts: RowCounts) -> None:
+async def test_the_key_is_needed_and_stands_once(
+    api: Client, acme: Company, before: dict[str, int], row_counts: RowCounts
+) -> None:
     missing = (await api.post("/v1/work-items", acme.requester, GOOD)).problem(400)
     assert missing["errors"][0]["where"] == "header.Idempotency-Key"
     token = api.issuer.token(acme.requester)

@@ -28,7 +28,8 @@ PASSWORD = "a test's password"
 
 
 def _settings(**changes: Any) -> Settings:
-    return Settings(**{"dev_issuer_enabled": True, "dev_issuer_port": free_port(), "oidc_issuer": ""} | changes)
+    given: dict[str, Any] = {"dev_issuer_enabled": True, "dev_issuer_port": free_port(), "oidc_issuer": ""}
+    return Settings.model_validate(given | changes)
 
 
 @pytest.fixture

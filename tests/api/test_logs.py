@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -65,7 +65,8 @@ class Run:
     def ends(self, status: str = "succeeded") -> None:
         self.admin.execute("update runs set status = 'ended', outcome = 'succeeded' where id = %s", (self.id,))
         self.admin.execute(
-            "update work_items set status = %s, outcome = 'succeeded', ended_at = now() where id = %s", (status, self.item.id)
+            "update work_items set status = %s, outcome = 'succeeded', ended_at = now() where id = %s",
+            (status, self.item.id),
         )
 
 
@@ -77,7 +78,7 @@ async def run(database: TestDatabase, deps: Deps, work: Work, acme: Company) -> 
 
 
 @asynccontextmanager
-async def stream(api: Client, item_id: UUID, who: Principal, after: str = "", query: str = "") -> AsyncIterator[Any]:
+async def stream(api: Client, item_id: UUID, who: Principal, after: str = "", query: str = "") -> AsyncGenerator[Any]:
     headers = {"Authorization": f"Bearer {api.issuer.token(who)}"} | ({"Last-Event-ID": after} if after else {})
     async with api.session.get(f"{api.url}/v1/work-items/{item_id}/logs{query}", headers=headers) as response:
         assert response.status == 200, await response.text()

@@ -81,7 +81,16 @@ async def test_thirty_seconds_of_leeway(issuer: TestIssuer) -> None:
 
 @pytest.mark.parametrize(
     "groups",
-    [None, [], ["/tenants"], ["/tenants/acme", "/tenants/globex"], ["/other/acme"], ["/tenants/acme/team"], "acme", [7]],
+    [
+        None,
+        [],
+        ["/tenants"],
+        ["/tenants/acme", "/tenants/globex"],
+        ["/other/acme"],
+        ["/tenants/acme/team"],
+        "acme",
+        [7],
+    ],
 )
 async def test_a_token_names_exactly_one_tenant(issuer: TestIssuer, groups: Any) -> None:
     verifier = TokenVerifier(SigningKeys(issuer.fetch), issuer=ISSUER, audience=AUDIENCE)

@@ -40,7 +40,9 @@ async def test_created_read_listed_and_its_workflow_hurried(
 
 async def test_twenty_clients_with_one_key_make_one_item(api: Client, acme: Company, row_counts: RowCounts) -> None:
     answers = await asyncio.gather(*(_create(api, acme.requester, "the-same") for _ in range(20)))
-    assert {answer.ok(answer.status)["id"] for answer in answers if answer.status in {200, 201}} == {answers[0].body["id"]}
+    assert {answer.ok(answer.status)["id"] for answer in answers if answer.status in {200, 201}} == {
+        answers[0].body["id"]
+    }
     assert sorted(answer.status for answer in answers) == [200] * 19 + [201]
     counts = row_counts()
     assert counts["work_items"] == 1
@@ -132,7 +134,9 @@ async def test_files_go_in_and_are_read_again(api: Client, acme: Company, globex
     (await api.get(f"{base}/both/x", acme.requester)).problem(422)
 
 
-async def test_knowing_a_digest_does_not_open_another_companys_file(api: Client, acme: Company, globex: Company) -> None:
+async def test_knowing_a_digest_does_not_open_another_companys_file(
+    api: Client, acme: Company, globex: Company
+) -> None:
     uploaded = (await api.call("POST", "/v1/files", acme.requester, data=b"acme's secret")).ok(201)
     inputs = [{"path": "stolen", **uploaded}]
     problem = (await _create(api, globex.requester, inputs=inputs)).problem(422)
@@ -154,10 +158,7 @@ async def test_a_file_too_large_or_empty_is_refused_and_nothing_is_kept(
         for _ in range(40):
             yield b"x" * 65_536
 
-    try:
-        (await api.call("POST", "/v1/files", acme.requester, data=chunks())).problem(413)
-    except OSError:
-        pass  # it had answered and hung up while we still sent
+    (await api.call("POST", "/v1/files", acme.requester, data=chunks())).problem(413)
     assert row_counts() == before
 
 
