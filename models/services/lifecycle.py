@@ -95,7 +95,9 @@ async def close(
     item = await lock_work_item(session, work_item_id)
     if WorkItemStatus(item.status).is_final:
         return item
-    await approval_rows.cancel_open(session, item.tenant_id, item.id, reason or status.value)
+    if status is WorkItemStatus.CANCELLED:
+        reason = item.cancel_reason or reason
+    await _cancel_approval(session, principal, item, reason or status.value)
     await rows.revoke_warrants(session, item.tenant_id, item.id)
     run = await rows.lock_open_run(session, item.id)
     if run is not None and run.status != RunStatus.QUEUED:
@@ -111,6 +113,21 @@ async def close(
     await money.release(session, principal, item.id)
     await move(session, principal, item, status, summary=_words(item, status, reason), reason=reason)
     return item
+
+
+async def _cancel_approval(session: AsyncSession, principal: Principal, item: WorkItemRow, reason: str) -> None:
+    """Close the item's open question: audited as any outcome is, and its workflow told."""
+    for approval_id in await approval_rows.cancel_open(session, item.tenant_id, item.id, reason):
+        audit.record(
+            session,
+            principal,
+            kind="approval.cancelled",
+            subject=f"approval/{approval_id}",
+            summary=f"Nobody needs to decide any more: {reason}",
+            work_item_id=item.id,
+            data={"reason": reason},
+        )
+        enqueue(session, item.tenant_id, OutboxKind.SIGNAL_APPROVAL, {"approval_id": str(approval_id)})
 
 
 def kill_run(session: AsyncSession, principal: Principal, run: RunRow, reason: str) -> None:
