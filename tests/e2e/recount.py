@@ -175,6 +175,6 @@ def expect_well(recount: Recount, items: Collection[UUID]) -> None:
     """Assert that these items are all ended, once each, and that money and audit trails are whole."""
     count = recount.count(items)
     assert (count.admitted, count.ended) == (len(set(items)), len(set(items))), count
-    assert recount.faults(items) == {}
-    assert recount.books() == {}
-    assert recount.broken_chains() == []
+    assert not (faults := recount.faults(items)), faults
+    assert not (books := recount.books()), books
+    assert not (broken := recount.broken_chains()), broken

@@ -96,8 +96,8 @@ async def test_cancel_reaches_what_runs(stack: Stack, alice: User, recount: Reco
 async def test_cancel_while_it_waits_for_humans(alice: User, anton: User, recount: Recount) -> None:
     asked = await alice.submit(work.item(await work.sleeper(alice), "L3", parameters={"seconds": 1}))
     approval = await anton.approval_of(asked.id)
-    await alice.cancel(asked.id)
-    await alice.until(asked.id, {"cancelled"}, 30)
+    await alice.cancel(asked.id, "asked by mistake")
+    assert (await alice.until(asked.id, {"cancelled"}, 30)).reason == "asked by mistake"
     with pytest.raises(ProblemError) as late:
         await anton.decide(approval)
     assert late.value.status == 409

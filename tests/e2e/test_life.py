@@ -78,7 +78,7 @@ async def test_nobody_decides_on_what_they_asked_for_themselves(console: Console
     approval = await console.user("helen").approval_of(asked.id)
     with pytest.raises(ProblemError) as refused:
         await hugo.decide(approval)
-    assert (refused.value.status, refused.value.problem["code"]) == (403, "requester")
+    assert (refused.value.status, refused.value.problem["code"]) == (403, "own_request")
     kinds = recount.kinds(asked.id)
     assert "approval.refused" in kinds
     assert "approval.decided" not in kinds
