@@ -54,7 +54,7 @@ async def hold(
     """Add to a window's holds unless its limit, or the share of waiting holds, would be passed."""
     connection = await session.connection()
     values: dict[str, Any] = {
-        "tenant": tenant_id, "budget": budget_id, "key": key, "amount": amount, "waiting": waiting, "share": share,
+        "tenant": tenant_id, "budget": budget_id, "key": key, "amount": amount, "waiting": waiting, "share": share, "ppm": PPM,
     }  # fmt: skip
     await connection.execute(
         text(
@@ -70,8 +70,8 @@ async def hold(
             " from budgets b where b.tenant_id = w.tenant_id and b.id = w.budget_id"
             " and w.tenant_id = :tenant and w.budget_id = :budget and w.window_key = :key"
             " and w.spent_nano::numeric + w.reserved_nano + :amount <= b.limit_nano"
-            " and (not :waiting or (w.waiting_nano::numeric + :amount) * "
-            f"{PPM} <= b.limit_nano::numeric * :share) returning true"
+            " and (not :waiting or (w.waiting_nano::numeric + :amount) * :ppm <= b.limit_nano::numeric * :share)"
+            " returning true"
         ),
         values,
     )

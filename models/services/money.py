@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from models.domain.budget import BudgetWindow, window_key
+from models.domain.budget import window_key
 from models.domain.money import format_usd
 from models.domain.principal import Principal
 from models.domain.work_item import WorkItemStatus
@@ -214,6 +214,3 @@ def _record(session: AsyncSession, principal: Principal, item: WorkItemRow, what
         work_item_id=item.id,
         data={"amount_nano": str(item.worst_case_nano), **data},
     )
-
-
-__all__ = ["BudgetWindow", "ReserveResult", "claim", "free_leaked", "release", "reserve", "settle"]
