@@ -54,7 +54,8 @@ async def hold(
     """Add to a window's holds unless its limit, or the share of waiting holds, would be passed."""
     connection = await session.connection()
     values: dict[str, Any] = {
-        "tenant": tenant_id, "budget": budget_id, "key": key, "amount": amount, "waiting": waiting, "share": share, "ppm": PPM,
+        "tenant": tenant_id, "budget": budget_id, "key": key, "amount": amount, "waiting": waiting, "share": share,
+        "ppm": PPM,
     }  # fmt: skip
     await connection.execute(
         text(
