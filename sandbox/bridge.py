@@ -40,14 +40,20 @@ _MOST_PENANCE_SECONDS = 30.0
 class Bridge:
     """Spool, artifacts and the guest's connection of one run.
 
+    Args:
+        folder: Where it listens and keeps.
+        limits: Those of output and artifacts are held here.
+        lease: Answers the seconds left of the run's lease.
+
     Attributes:
         exit: The guest's word on the agent's end, once it came.
         complete: Set when output and artifacts are all here; the guest then waits for ``finish``.
         over_limit: Set when the agent wrote more than it may.
     """
 
-    def __init__(self, folder: RunFolder, limits: Limits) -> None:
+    def __init__(self, folder: RunFolder, limits: Limits, lease: Callable[[], float]) -> None:
         self._folder = folder
+        self._lease = lease
         self.spool = OutputSpool(folder.state, limits.output_bytes)
         self.intake = ArtifactIntake(folder.artifacts, folder.state / "artifacts.jsonl", limits.artifact_bytes)
         self.exit: AgentExit | None = None
@@ -111,6 +117,7 @@ class Bridge:
             return
         offset = await self.spool.make_durable()
         self._reply(writer, json_frame(b"W", output_offset=offset, artifacts_done=self.intake.done))
+        self._reply(writer, self._lease_frame())
         self.connected.set()
         if self._finishing:
             self._reply(writer, frame(b"F"))
@@ -171,6 +178,13 @@ class Bridge:
     def signal(self, name: str) -> bool:
         """Asks the guest to signal the agent; False when no guest is connected."""
         return self._send(json_frame(b"S", signal=name))
+
+    def tell_lease(self) -> None:
+        """Tells the guest of a renewal; one that is not connected is told when it is."""
+        self._send(self._lease_frame())
+
+    def _lease_frame(self) -> bytes:
+        return json_frame(b"L", seconds=self._lease())
 
     async def finish(self) -> None:
         """Lets the guest end, with the agent's exit code: everything is here and durable."""

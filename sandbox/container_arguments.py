@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,11 @@ def _mounts(job: Job, command: ImageCommand, host: Host) -> list[Mount]:
 
 
 def guest_config(job: Job, command: ImageCommand) -> dict[str, object]:
-    """Returns what the guest reads from ``guest.json``."""
+    """Returns what the guest reads from ``guest.json``.
+
+    The lease is in it for a guest that never sees its runtime; ``written_at`` (Unix seconds) lets the time
+    count that the engine takes to start it.
+    """
     return {
         "argv": list(command.argv),
         "env": command.env,
@@ -120,4 +125,6 @@ def guest_config(job: Job, command: ImageCommand) -> dict[str, object]:
         "in": "/awgp/in",
         "out": "/workspace/out",
         "max_artifact_bytes": job.spec.limits.artifact_bytes,
+        "lease_seconds": job.lease(),
+        "written_at": time.time(),
     }

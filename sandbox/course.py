@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -23,13 +24,19 @@ log = structlog.get_logger(__name__)
 class Course:
     """A run under way, or ended and not yet acknowledged.
 
+    Args:
+        placement: What is run.
+        store: Where its state is kept.
+        runner: What runs it.
+        lease: Answers the seconds left of its lease.
+
     Attributes:
         container_id: Known once it started.
         result: Known, and durable, once it ended.
         acked: Offset before which the broker has its output.
     """
 
-    def __init__(self, placement: Placement, store: PlacementStore, runner: Runner) -> None:
+    def __init__(self, placement: Placement, store: PlacementStore, runner: Runner, lease: Callable[[], float]) -> None:
         self.run = placement.run
         self.spec = placement.spec
         self.folder = store.folder(placement.run)
@@ -39,7 +46,7 @@ class Course:
         self.changed = asyncio.Event()
         self._store = store
         self._runner = runner
-        self._job = Job(placement.run, placement.spec, self.folder)
+        self._job = Job(placement.run, placement.spec, self.folder, lease)
         self._execution: Execution | None = None
         self._ended_spool: OutputSpool | None = None
         self._stopped: RunOutcome | None = None
@@ -68,6 +75,11 @@ class Course:
             self._execution.stop(outcome)
         elif self._fetching is not None:
             self._fetching.cancel()
+
+    def lease_renewed(self) -> None:
+        """Passes a renewal on to the sandbox."""
+        if self._execution is not None:
+            self._execution.lease_renewed()
 
     async def conduct(self, blobs: BlobClient) -> None:
         """Runs a new placement to its end."""

@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 _SAMPLE_SECONDS = 5.0
 _DRAIN_SECONDS = 5.0
 _GRACE_SECONDS = 5.0
+_LEASE_SLACK_SECONDS = 1.0
+"""How far the guest's clock may be ahead of ours when it says that the lease is over."""
 _POLITE = (RunOutcome.CANCELLED, RunOutcome.TIMED_OUT)
 """These give the agent a TERM and a moment; a halt, a lost lease and a flood do not."""
 
@@ -43,7 +45,7 @@ class Execution:
         self._runner = runner
         self._job = job
         self._on_started = on_started
-        self.bridge = Bridge(job.folder, job.spec.limits)
+        self.bridge = Bridge(job.folder, job.spec.limits, job.lease)
         self._stopped: RunOutcome | None = None
         self._stop = asyncio.Event()
         self._usage = Usage()
@@ -53,6 +55,10 @@ class Execution:
         if self._stopped is None:
             self._stopped = outcome
             self._stop.set()
+
+    def lease_renewed(self) -> None:
+        """Tells the guest, which counts the lease too."""
+        self.bridge.tell_lease()
 
     async def run(self) -> RunResult:
         """Starts the sandbox and returns how it ended. Cancelling detaches; the sandbox lives on."""
@@ -143,7 +149,8 @@ class Execution:
 
     def _result(self, handle: SandboxHandle, end: SandboxExit, started: datetime) -> RunResult:
         complete = handle.simulated or self.bridge.complete.is_set()
-        outcome, detail = judge(self._stopped, end, self.bridge.exit, complete=complete)
+        lease_over = self._job.lease() <= _LEASE_SLACK_SECONDS
+        outcome, detail = judge(self._stopped, end, self.bridge.exit, complete=complete, lease_over=lease_over)
         if self.bridge.intake.skipped:
             listed = "; ".join(f"{path}: {why}" for path, why in self.bridge.intake.skipped.items())
             detail = f"{detail}; not taken as artifacts: {listed}".removeprefix("; ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -91,7 +92,7 @@ class RunKeeper:
             return str(error)
         deadline = self._leases.grant(run, place.lease_seconds)
         placement = Placement(run=run, spec=place.spec, jti=claims.jti)
-        course = Course(placement, self._store, self._runner)
+        course = self._course(placement)
         self.courses[run] = course  # Before the first await: two placements never share a place.
         try:
             await asyncio.to_thread(self._record, claims, placement, deadline)
@@ -105,6 +106,9 @@ class RunKeeper:
         self._spawn(course.conduct(self._blobs), course)
         self.on_course(course)
         return None
+
+    def _course(self, placement: Placement) -> Course:
+        return Course(placement, self._store, self._runner, partial(self._leases.remaining, placement.run))
 
     def _record(self, claims: WarrantClaims, placement: Placement, deadline: float) -> None:
         # INVARIANT: the warrant is burnt before anything is recorded to run under it.
@@ -141,10 +145,13 @@ class RunKeeper:
             course.stop(_OUTCOMES[reason])
 
     def renewed(self, message: Renewed, seconds: float) -> None:
-        """Moves the deadlines of these runs."""
+        """Moves the deadlines of these runs, here, on disk and in their guests."""
         moved = self._leases.renewed(message.heartbeat_id, message.runs, seconds)
         for run, deadline in moved.items():
             self._store.write_lease(run, deadline)
+            course = self.courses.get(run)
+            if course is not None:
+                course.lease_renewed()
 
     def heartbeat_sent(self, heartbeat_id: int) -> None:
         """Marks the moment from which a renewal will count."""
@@ -177,7 +184,7 @@ class RunKeeper:
         self._store.forget_old_warrants(time.time())
         found = {item.run: item for item in await self._runner.find()}
         for placement in self._store.placements():
-            course = Course(placement, self._store, self._runner)
+            course = self._course(placement)
             self.courses[placement.run] = course
             self._leases.restore(placement.run, self._store.lease(placement.run))
             await self._take_up(course, found.get(placement.run))

@@ -7,6 +7,8 @@ from sandbox.runner import SandboxExit
 from sandbox.spec import RunOutcome
 
 _KILLED = 137
+_LEASE_OVER = 143
+"""The guest's own exit code at the lease's end; an agent may choose the same."""
 _COULD_NOT_START = (126, 127)
 
 _DETAILS = {
@@ -19,7 +21,12 @@ _DETAILS = {
 
 
 def judge(
-    stopped: RunOutcome | None, end: SandboxExit, agent: AgentExit | None, *, complete: bool = True
+    stopped: RunOutcome | None,
+    end: SandboxExit,
+    agent: AgentExit | None,
+    *,
+    complete: bool = True,
+    lease_over: bool = False,
 ) -> tuple[RunOutcome, str]:
     """Returns the outcome and a sentence on it.
 
@@ -28,11 +35,14 @@ def judge(
         end: The engine's word.
         agent: The guest's word, which only explains; it never turns a failure into a success.
         complete: Whether output and artifacts all arrived.
+        lease_over: Whether the lease is over by the runtime's own count: the guest's code alone proves nothing.
     """
     if stopped is not None:
         return stopped, _DETAILS.get(stopped, stopped.value)
     if end.gone or end.exit_code is None:
         return RunOutcome.RUNTIME_GONE, "the container engine no longer knows the sandbox"
+    if end.exit_code == _LEASE_OVER and lease_over:
+        return RunOutcome.LEASE_LOST, "ended by its guest: its lease was over and no runtime was there"
     if end.oom_flag:
         return RunOutcome.OUT_OF_MEMORY, "killed: over its memory limit"
     if end.exit_code == _KILLED and (agent is None or agent.exit_code != _KILLED):
@@ -46,6 +56,8 @@ def judge(
     detail = f"exit code {end.exit_code}"
     if agent is not None and agent.signal:
         detail += f" (signal {agent.signal})"
+    if agent is not None and agent.detail:
+        detail += f": {agent.detail[:300]}"
     if end.error:
         detail += ": " + end.error[:300]
     return RunOutcome.FAILED_EXIT, detail + missing

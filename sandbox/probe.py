@@ -29,6 +29,8 @@ RUNTIME_VERSION = "1"
 _INSIDE = (Path(__file__).parent / "probe_inside.py").read_text()
 _FENCE = Limits(memory_bytes=512 * MIB, nproc=32, disk_bytes=2 * MIB, tmp_bytes=MIB, nofile=128, wall_seconds=60)
 _MEMORY = Limits(memory_bytes=96 * MIB, wall_seconds=60)
+_LEASE_SECONDS = 120.0
+"""A probe of a killed runtime ends by itself."""
 _EAT_MEMORY = "b=[]\nwhile True: b.append(bytearray(b'x') * (8 << 20))"
 
 
@@ -98,7 +100,7 @@ class Probe:
         async def remember(container_id: str, _: object) -> None:
             container.append(container_id)
 
-        execution = Execution(runner, Job(run, spec, folder), remember)
+        execution = Execution(runner, Job(run, spec, folder, lambda: _LEASE_SECONDS), remember)
         try:
             result = await execution.run()
             output = b"".join(record.data for record in execution.bridge.spool.read(0, MIB))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -46,11 +47,17 @@ class SandboxExit:
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt to run."""
+    """One attempt to run.
+
+    Attributes:
+        lease: Answers how many seconds of its lease are left now, at least 0. The guest is told, and ends
+            everything by itself when they are over: also while no runtime lives to do it.
+    """
 
     run: RunRef
     spec: RunSpec
     folder: RunFolder
+    lease: Callable[[], float]
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ async def ours(runner: DockerRunner, image: str, base: Path) -> float:
 
     began = time.perf_counter()
     folder.make()
-    execution = Execution(runner, Job(run, spec, folder), remember)
+    execution = Execution(runner, Job(run, spec, folder, lambda: 120.0), remember)
     execution.bridge.first_byte = lambda: first.append(time.perf_counter())
     result = await execution.run()
     for container in containers:

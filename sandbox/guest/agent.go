@@ -221,6 +221,11 @@ func (a *agent) reap() (agentStatus syscall.WaitStatus, ended bool) {
 // artifacts while they are read.
 func (a *agent) killRest() {
 	_ = syscall.Kill(-a.pid, syscall.SIGKILL)
+	killOthers()
+}
+
+// killOthers ends every process of the sandbox but the guest.
+func killOthers() {
 	if os.Getpid() == 1 {
 		// Everything in this PID namespace but the guest itself. Never elsewhere: -1 would be the whole machine.
 		_ = syscall.Kill(-1, syscall.SIGKILL)

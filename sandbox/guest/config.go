@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // defaultPath is what Docker gives a container whose image names no PATH.
@@ -23,6 +24,9 @@ type config struct {
 	MaxArtifactBytes int64 `json:"max_artifact_bytes"`
 	// FinishWaitSeconds is how long the guest waits for a silent host after the agent's end.
 	FinishWaitSeconds float64 `json:"finish_wait_seconds"`
+	// LeaseSeconds is what was left of the run's lease at WrittenAt (Unix seconds, 0 when it is not said).
+	LeaseSeconds float64 `json:"lease_seconds"`
+	WrittenAt    float64 `json:"written_at"`
 
 	socket string
 }
@@ -65,12 +69,22 @@ func cut(entry string) (key, value string, found bool) {
 	return entry, "", false
 }
 
+// startLease counts from when the file was written.
+func (c config) startLease() *lease {
+	written := time.Time{}
+	if c.WrittenAt > 0 {
+		written = time.UnixMicro(int64(c.WrittenAt * 1e6))
+	}
+	return newLease(c.LeaseSeconds, written)
+}
+
 func readConfig(folder string) (config, error) {
 	c := config{
 		Workdir:           "/workspace",
 		Out:               "/workspace/out",
 		MaxArtifactBytes:  64 << 20,
 		FinishWaitSeconds: 600,
+		LeaseSeconds:      120,
 		socket:            filepath.Join(folder, "guest.sock"),
 	}
 	text, err := os.ReadFile(filepath.Join(folder, "guest.json"))

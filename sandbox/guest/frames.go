@@ -21,6 +21,7 @@ const (
 	frameSignal  = 'S'
 	frameStored  = 'C'
 	frameFinish  = 'F'
+	frameLease   = 'L'
 )
 
 // From the guest.
@@ -50,6 +51,10 @@ type ack struct {
 
 type signalRequest struct {
 	Signal string `json:"signal"`
+}
+
+type leaseLeft struct {
+	Seconds float64 `json:"seconds"`
 }
 
 type stored struct {

@@ -146,6 +146,12 @@ func (l *link) obey(kind byte, payload []byte) error {
 		case "KILL":
 			l.run.signal(syscall.SIGKILL)
 		}
+	case frameLease:
+		var message leaseLeft
+		if err := json.Unmarshal(payload, &message); err != nil {
+			return err
+		}
+		l.run.lease.renew(message.Seconds)
 	case frameStored:
 		var message stored
 		if err := json.Unmarshal(payload, &message); err != nil {

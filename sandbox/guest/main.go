@@ -22,6 +22,12 @@ const (
 	defaultFolder = "/awgp/run"
 	// exitGuestFailed is Docker's own code for "the container could not be run".
 	exitGuestFailed = 125
+	// exitLeaseOver is the guest's at the lease's end, whatever became of the agent. The runtime believes it
+	// only when the lease is over by its own count as well.
+	exitLeaseOver = 143
+	leaseOver     = "lease over"
+	// lastWords is how long a host that is there may still take what there is to say after the lease.
+	lastWords = 500 * time.Millisecond
 )
 
 // run is what the link tells the host about.
@@ -31,6 +37,7 @@ type run struct {
 	config config
 	output *output
 	agent  *agent
+	lease  *lease
 	// gone closes when the agent has ended, ended when its output and artifacts are final too.
 	gone  chan struct{}
 	ended chan struct{}
@@ -61,6 +68,12 @@ func guest(folder string) int {
 		fmt.Fprintln(os.Stderr, "awgp guest:", err)
 		return exitGuestFailed
 	}
+	left := c.startLease()
+	if left.isOver() {
+		// The engine took so long that somebody else may have the run by now.
+		fmt.Fprintln(os.Stderr, "awgp guest:", leaseOver)
+		return exitLeaseOver
+	}
 	// Made here because /workspace is an empty tmpfs; a failure shows when the agent writes there.
 	_ = os.MkdirAll(c.Out, 0o755)
 
@@ -69,7 +82,7 @@ func guest(folder string) int {
 	// Caught, not ignored: an ignored signal would stay ignored in the agent.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP)
 
-	r := &run{config: c, output: newOutput(), gone: make(chan struct{}), ended: make(chan struct{})}
+	r := &run{config: c, output: newOutput(), lease: left, gone: make(chan struct{}), ended: make(chan struct{})}
 	started := time.Now()
 	r.agent, err = startAgent(c)
 	forwardSignals(r)
@@ -134,10 +147,14 @@ func (r *run) follow(started time.Time, children <-chan os.Signal) {
 	pipes.Wait()
 	r.output.close()
 
-	r.artifacts, r.skipped = collectArtifacts(r.config.Out, r.config.MaxArtifactBytes)
 	r.report = exitReport{
 		ExitCode: code, Signal: number, OutputTotal: r.output.total,
 		StartedAt: timestamp(started), EndedAt: timestamp(ended),
+	}
+	if r.lease.isOver() {
+		r.report.ExitCode, r.report.Detail = exitLeaseOver, leaseOver
+	} else {
+		r.artifacts, r.skipped = collectArtifacts(r.config.Out, r.config.MaxArtifactBytes)
 	}
 	close(r.ended)
 }
@@ -160,9 +177,13 @@ func drain(o *output, stream byte, pipe *os.File) {
 }
 
 // awaitFinish waits for the host's F after the agent's end, as long as the host is heard from at least
-// once in the waiting time.
+// once in the waiting time, and never beyond the lease.
 func (r *run) awaitFinish(l *link) int {
-	<-r.gone
+	select {
+	case <-r.gone:
+	case <-r.lease.over:
+		return r.endWithLease(l)
+	}
 	l.heard()
 	patience := time.Duration(r.config.FinishWaitSeconds * float64(time.Second))
 	for {
@@ -174,7 +195,21 @@ func (r *run) awaitFinish(l *link) int {
 		select {
 		case <-l.finished:
 			return r.code
+		case <-r.lease.over:
+			return r.endWithLease(l)
 		case <-time.After(patience - silence):
 		}
 	}
+}
+
+// endWithLease ends everything. The exit of PID 1 kills what is left; nothing here waits for a host.
+func (r *run) endWithLease(l *link) int {
+	fmt.Fprintln(os.Stderr, "awgp guest:", leaseOver)
+	r.signal(syscall.SIGKILL)
+	killOthers()
+	select {
+	case <-l.finished:
+	case <-time.After(lastWords):
+	}
+	return exitLeaseOver
 }

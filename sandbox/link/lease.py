@@ -1,7 +1,8 @@
 """Leases as the runtime counts them: down, on its own clock, from the moment it asked.
 
 INVARIANT: this count ends before the database's does. The database starts counting when it renews, which
-is after the runtime asked; so when somebody else may take the run, its sandbox is dead here.
+is after the runtime asked; so when somebody else may take the run, its sandbox is dead here. The guest
+counts what is left too (frame L), so that this holds while the runtime's process is dead.
 """
 
 from __future__ import annotations
@@ -69,6 +70,11 @@ class Leases:
     def deadline(self, run: RunRef) -> float | None:
         """Returns a run's deadline."""
         return self._deadlines.get(run)
+
+    def remaining(self, run: RunRef) -> float:
+        """Returns the seconds left of a run's lease, at least 0; 0 for a run that is not known."""
+        deadline = self._deadlines.get(run)
+        return 0.0 if deadline is None else max(0.0, deadline - self._clock())
 
     def expired(self) -> list[RunRef]:
         """Returns the runs whose lease is over."""

@@ -39,7 +39,7 @@ class Lab:
 @contextlib.asynccontextmanager
 async def lab(real: RealRunner, spec: RunSpec) -> AsyncGenerator[Lab]:
     run = RunRef(run_id=spec.run_id, attempt=1)
-    job = Job(run, spec, folder_in(real.base, run))
+    job = Job(run, spec, folder_in(real.base, run), lambda: 120.0)
     containers: list[str] = []
 
     async def remember(container_id: str, _: object) -> None:

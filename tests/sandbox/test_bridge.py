@@ -1,7 +1,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,10 @@ LIMITS = Limits(output_bytes=100_000, artifact_bytes=1000)
 
 
 @contextlib.asynccontextmanager
-async def bridge_on(folder: RunFolder, limits: Limits = LIMITS) -> AsyncGenerator[Bridge]:
-    bridge = Bridge(folder, limits)
+async def bridge_on(
+    folder: RunFolder, limits: Limits = LIMITS, lease: Callable[[], float] = lambda: 60.0
+) -> AsyncGenerator[Bridge]:
+    bridge = Bridge(folder, limits, lease)
     await bridge.start()
     try:
         yield bridge
@@ -152,3 +154,19 @@ async def test_the_socket_lies_deeper_than_a_unix_address_is_long(tmp_path: Path
     folder = folder_in(deep)
     async with bridge_on(folder):
         assert socket_of(folder).is_socket()
+
+
+async def test_each_connection_and_each_renewal_tells_the_guest_what_is_left_of_the_lease(tmp_path: Path) -> None:
+    folder, left = folder_in(tmp_path), 60.0
+    async with bridge_on(folder, lease=lambda: left) as bridge:
+        bridge.tell_lease()  # Nobody is there: nothing to do.
+        guest = await GuestDouble.connect(socket_of(folder))
+        assert await guest.expect(b"L") == {"seconds": 60.0}
+        left = 118.5
+        bridge.tell_lease()
+        assert await guest.expect(b"L") == {"seconds": 118.5}
+        await guest.close()
+        left = 3.0
+        again = await GuestDouble.connect(socket_of(folder))
+        assert await again.expect(b"L") == {"seconds": 3.0}
+        await again.close()

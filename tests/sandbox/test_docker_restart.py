@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from sandbox.engine import Engine
+from sandbox.link.hub import LinkTimes
 from sandbox.link.messages import KillReason, RunRef
 from sandbox.spec import Limits, RunOutcome, RunSpec
 from tests.sandbox.conftest import RealEngine
@@ -140,6 +144,54 @@ async def test_a_kill_reaches_a_container_that_was_taken_up(
         assert broker.backend.ended[ref(spec)][0].outcome is RunOutcome.HALTED
     finally:
         await runtime.kill()
+
+
+async def test_a_runtime_that_never_comes_back_leaves_no_sandbox_beyond_its_lease(
+    engine_host: RealEngine, tmp_path: Path
+) -> None:
+    lease = 8.0
+    broker = await start_broker(MemoryBackend(), new_key(), times=LinkTimes(lease_seconds=lease, heartbeat_seconds=0.2))
+    tenant = uuid4()
+    runtime = RuntimeProcess(broker, tmp_path, engine_host.host, tenant)
+    engine = Engine(engine_host.host, threads=2)
+    await runtime.start()
+    renewing = asyncio.create_task(renew_often(broker))
+    try:
+        spec = counting(engine_host.image, tenant)
+        await broker_place(broker, spec)
+        await until(lambda: broker.backend.output.get(ref(spec), b"") == b"up\n", 60)
+        container = broker.backend.started[ref(spec)]
+        # Longer than one lease: the renewals have to reach the guest.
+        await asyncio.sleep(lease + 1)
+        assert (await state_of(engine, container))["Running"], runtime.log()
+        renewing.cancel()
+        await runtime.kill()
+        killed = time.monotonic()
+        while (state := await state_of(engine, container))["Running"]:
+            # The database gives the run away 30 s after the lease; by then there must be nothing.
+            assert time.monotonic() < killed + lease + 10, "the sandbox has outlived its lease"
+            await asyncio.sleep(0.2)
+        assert state["ExitCode"] == 143
+        assert not state["OOMKilled"]
+        await runtime.start()
+        await until(lambda: ref(spec) in broker.backend.ended, 60)
+        assert broker.backend.ended[ref(spec)][0].outcome is RunOutcome.LEASE_LOST, runtime.log()
+        assert await runtime.terminate() == 0
+    finally:
+        renewing.cancel()
+        await runtime.kill()
+        engine.close()
+        await broker.stop()
+
+
+async def renew_often(broker: Broker) -> None:
+    while True:
+        await broker.renew()
+        await asyncio.sleep(0.2)
+
+
+async def state_of(engine: Engine, container: str) -> dict[str, Any]:
+    return (await engine.call(lambda client: client.api.inspect_container(container)))["State"]
 
 
 async def broker_place(broker: Broker, spec: RunSpec) -> None:

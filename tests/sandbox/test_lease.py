@@ -57,3 +57,14 @@ def test_unknown_heartbeats_and_runs_renew_nothing_and_old_ones_never_shorten() 
     assert leases.renewed(7, [run], 120) == {}
     assert leases.renewed(1, [run], 120) == {run: 1150.0}
     assert leases.renewed(1, [RunRef(run_id=uuid4(), attempt=1)], 120) == {}
+
+
+def test_what_is_left_is_never_negative_and_nothing_for_the_unknown() -> None:
+    clock, run = Clock(), RunRef(run_id=uuid4(), attempt=1)
+    leases = Leases(clock)
+    assert leases.remaining(run) == 0
+    leases.grant(run, 120)
+    clock.now += 50
+    assert leases.remaining(run) == 70
+    clock.now += 100
+    assert leases.remaining(run) == 0

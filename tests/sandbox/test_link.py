@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sandbox.identity import Identity
 from sandbox.link.backend import KillOrder, RuntimeUnavailableError
 from sandbox.link.enrolment import EnrolmentRefusedError, identity_of
-from sandbox.link.lease import boot_clock
 from sandbox.link.messages import EnrolResponse, KillReason, RunRef
 from sandbox.null_runner import NullRunner
 from sandbox.spec import InputFile, RunOutcome, RunSpec
@@ -148,42 +147,6 @@ async def test_a_kill_reaches_the_sandbox_and_names_its_reason(tmp_path: Path) -
             assert await broker.hub.kill(spec.run_id, 1, reason)
             assert await ended(broker, spec) == reason.value
         assert not await broker.hub.kill(uuid4(), 1, KillReason.CANCELLED)
-
-
-async def test_the_lease_ends_the_sandbox_when_nobody_renews(tmp_path: Path) -> None:
-    ahead = 0.0
-    runner = SocketRunner(sleep_for_ever)
-    async with link_world(runner, tmp_path, clock=lambda: boot_clock() + ahead) as (broker, runtime):
-        spec = spec_for(runtime)
-        await broker.place(spec)
-        await until(lambda: ref(spec) in broker.backend.output)
-        ahead = 59.0
-        await broker.renew()
-        ahead = 61.0
-        assert await ended(broker, spec) is RunOutcome.LEASE_LOST
-
-
-async def test_a_renewed_lease_goes_on(tmp_path: Path) -> None:
-    ahead = 0.0
-    async with link_world(SocketRunner(sleep_for_ever), tmp_path, clock=lambda: boot_clock() + ahead) as (
-        broker,
-        runtime,
-    ):
-        spec = spec_for(runtime)
-        await broker.place(spec)
-        await until(lambda: ref(spec) in broker.backend.output)
-        first = runtime.keeper.deadline(ref(spec))
-        ahead = 50.0
-
-        async def renewed() -> None:
-            while (runtime.keeper.deadline(ref(spec)) or 0) < (first or 0) + 45:
-                await broker.renew()
-                await asyncio.sleep(0.05)
-
-        await asyncio.wait_for(renewed(), 10)
-        ahead = 100.0
-        runtime.keeper.end_expired()
-        assert runtime.keeper.courses[ref(spec)].result is None
 
 
 async def test_a_runtime_that_comes_back_goes_on_and_runs_nothing_twice(tmp_path: Path) -> None:

@@ -36,3 +36,13 @@ def test_each_way_to_end_is_told_apart(
 
 def test_what_did_not_arrive_is_said() -> None:
     assert "arrived" in judge(None, SandboxExit(0), None, complete=False)[1]
+
+
+def test_the_guests_code_for_a_lost_lease_counts_only_when_our_own_count_is_over_too() -> None:
+    assert judge(None, SandboxExit(143), None, lease_over=True)[0] is O.LEASE_LOST
+    # Any agent may end with 143, and may not choose to be placed again by it.
+    word = AgentExit(exit_code=143, detail="lease over")
+    outcome, detail = judge(None, SandboxExit(143), word)
+    assert outcome is O.FAILED_EXIT
+    assert "lease over" in detail
+    assert judge(None, SandboxExit(0), None, lease_over=True)[0] is O.SUCCEEDED

@@ -33,6 +33,10 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "reconcile"
 IMAGE = "awgp/sandbox:latest"
 
 
+def lease() -> float:
+    return 120.0
+
+
 class Sandbox:
     """One container and the bridge to it."""
 
@@ -68,10 +72,10 @@ def sandbox(engine: docker.DockerClient, guest: Path, tmp_path: Path) -> Callabl
         folder.make()
         if inputs:
             shutil.copytree(inputs, folder.inputs, dirs_exist_ok=True)
-        job = Job(run, spec, folder)
+        job = Job(run, spec, folder, lease)
         resolved = resolve_command(engine.api.inspect_image(image), spec)
         (folder.bridge / "guest.json").write_text(json.dumps(guest_config(job, resolved)))
-        bridge = Bridge(folder, spec.limits)
+        bridge = Bridge(folder, spec.limits, lease)
         arguments = container_arguments(job, resolved, Host("guest-test", "runsc-awgp", guest))
         container = await asyncio.to_thread(lambda: engine.containers.create(**arguments))
         try:
@@ -122,7 +126,7 @@ async def test_output_is_byte_exact_over_restarts_of_the_host(sandbox: Callable[
             await asyncio.sleep(0.3)
             if not box.bridge.complete.is_set() and box.bridge.spool.end > before:
                 await box.bridge.close()
-                box.bridge = Bridge(box.folder, Limits())
+                box.bridge = Bridge(box.folder, Limits(), lease)
                 await box.bridge.start()
                 restarts += 1
         assert await box.end() == 0

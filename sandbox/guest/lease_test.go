@@ -1,0 +1,183 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// unixSeconds is how guest.json says when it was written.
+func unixSeconds(at time.Time) float64 { return float64(at.UnixMicro()) / 1e6 }
+
+func (h *host) mustEndWithLease(within time.Duration) {
+	h.t.Helper()
+	began := time.Now()
+	if code := h.exitCode(); code != exitLeaseOver {
+		h.t.Errorf("exit %d, not %d", code, exitLeaseOver)
+	}
+	if took := time.Since(began); took > within {
+		h.t.Errorf("it ended after %v", took)
+	}
+}
+
+func pidIn(t *testing.T, path string) int {
+	t.Helper()
+	pid := 0
+	waitFor(t, "a process id in "+path, func() bool {
+		text, _ := os.ReadFile(path)
+		pid = 0
+		for _, digit := range text {
+			if digit < '0' || digit > '9' {
+				return pid > 0
+			}
+			pid = pid*10 + int(digit-'0')
+		}
+		return false
+	})
+	return pid
+}
+
+func TestWithoutAnyHostTheLeaseOfTheConfigurationEndsEverything(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pid")
+	h := newHost(t, map[string]any{"lease_seconds": 1.5, "written_at": unixSeconds(time.Now())},
+		"sh", "-c", "trap '' TERM; echo $$ > "+file+"; while :; do sleep 0.1; done")
+	h.startGuest()
+	pid := pidIn(t, file)
+	h.mustEndWithLease(10 * time.Second)
+	waitFor(t, "the agent's end", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
+}
+
+func TestAHostThatDiesTakesTheRunWithItsLease(t *testing.T) {
+	h := newHost(t, nil, "sleep", "60")
+	h.listen()
+	h.startGuest()
+	s := h.accept(0)
+	s.say(frameLease, leaseLeft{1})
+	s.conn.Close()
+	h.listener.Close()
+	h.mustEndWithLease(10 * time.Second)
+}
+
+func TestRenewalsKeepARunAlive(t *testing.T) {
+	h := newHost(t, map[string]any{"lease_seconds": 3}, "sh", "-c", "sleep 5; exit 4")
+	h.listen()
+	h.startGuest()
+	s, x := h.accept(0), newTranscript()
+	ended := make(chan struct{})
+	renewed := make(chan struct{})
+	go func() {
+		defer close(renewed)
+		for {
+			select {
+			case <-ended:
+				return
+			case <-time.After(200 * time.Millisecond):
+				_ = writeMessage(s.writer, frameLease, leaseLeft{3})
+				_ = s.writer.Flush()
+			}
+		}
+	}()
+	for x.sent == nil {
+		x.take(s)
+	}
+	close(ended)
+	<-renewed
+	s.finish()
+	if code := h.exitCode(); code != 4 {
+		t.Errorf("exit %d", code)
+	}
+}
+
+func TestAHostThatIsThereIsToldWhy(t *testing.T) {
+	h := newHost(t, nil, "sh", "-c", "echo here; sleep 60")
+	h.listen()
+	h.startGuest()
+	s, x := h.accept(0), newTranscript()
+	x.take(s)
+	s.say(frameLease, leaseLeft{0})
+	for x.exited == nil {
+		x.take(s)
+	}
+	if x.exited.ExitCode != exitLeaseOver || x.exited.Detail != leaseOver {
+		t.Errorf("report %+v", x.exited)
+	}
+	h.mustEndWithLease(10 * time.Second)
+}
+
+func TestAResultThatNobodyTakesIsNotHeldBeyondTheLease(t *testing.T) {
+	h := newHost(t, map[string]any{"lease_seconds": 1}, "true")
+	h.startGuest()
+	h.mustEndWithLease(10 * time.Second)
+}
+
+func TestAGuestThatIsStartedAfterItsLeaseStartsNothing(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ran")
+	h := newHost(t, map[string]any{"lease_seconds": 5, "written_at": unixSeconds(time.Now().Add(-6 * time.Second))},
+		"touch", file)
+	h.startGuest()
+	h.mustEndWithLease(10 * time.Second)
+	if exists(file) {
+		t.Error("the agent ran")
+	}
+}
+
+func TestAClockThatWentBackLengthensNoLease(t *testing.T) {
+	h := newHost(t, map[string]any{"lease_seconds": 1, "written_at": unixSeconds(time.Now().Add(time.Hour))}, "sleep", "60")
+	h.startGuest()
+	h.mustEndWithLease(10 * time.Second)
+}
+
+func TestARenewalThatIsReadTooLateRenewsNothing(t *testing.T) {
+	h := newHost(t, nil, "sh", "-c", "echo here; sleep 60")
+	h.listen()
+	h.startGuest()
+	s, x := h.accept(0), newTranscript()
+	x.take(s)
+	s.say(frameLease, leaseLeft{2})
+	time.Sleep(200 * time.Millisecond)
+	// A pause of the whole sandbox, and a renewal that waits in the socket through it.
+	_ = h.guest.Process.Signal(syscall.SIGSTOP)
+	s.say(frameLease, leaseLeft{3600})
+	time.Sleep(3 * time.Second)
+	_ = h.guest.Process.Signal(syscall.SIGCONT)
+	h.mustEndWithLease(10 * time.Second)
+}
+
+func TestAPauseWithinTheLeaseDoesNoHarm(t *testing.T) {
+	h := newHost(t, map[string]any{"lease_seconds": 20}, "sh", "-c", "echo here; sleep 1; exit 6")
+	h.listen()
+	h.startGuest()
+	s, x := h.accept(0), newTranscript()
+	x.take(s)
+	_ = h.guest.Process.Signal(syscall.SIGSTOP)
+	time.Sleep(2 * time.Second)
+	_ = h.guest.Process.Signal(syscall.SIGCONT)
+	x.takeAll(s)
+	s.finish()
+	if code := h.exitCode(); code != 6 {
+		t.Errorf("exit %d", code)
+	}
+}
+
+func TestALeaseThatIsOverStaysOver(t *testing.T) {
+	l := newLease(0, time.Time{})
+	l.renew(60)
+	if !l.isOver() {
+		t.Error("it was renewed")
+	}
+	select {
+	case <-l.over:
+	case <-time.After(time.Second):
+		t.Error("nobody was told")
+	}
+}
+
+func TestAWrongNumberIsNoLeaseForEver(t *testing.T) {
+	for seconds, most := range map[float64]time.Duration{1e300: maxLease, -1: 0, 2.5: 2500 * time.Millisecond} {
+		if got := leaseDuration(seconds); got != most {
+			t.Errorf("%v s give %v", seconds, got)
+		}
+	}
+}
