@@ -13,7 +13,9 @@ def run() -> None:
     """Run the pending migrations over the connection or URL that `models.migrations.upgrade` passes."""
     engine = create_engine(context.config.attributes["url"], poolclass=pool.NullPool)
     with engine.connect() as connection:
-        context.configure(connection=connection, target_metadata=SQLModel.metadata, transaction_per_migration=True)
+        context.configure(
+            connection=connection, target_metadata=SQLModel.metadata, transaction_per_migration=True
+        )
         with context.begin_transaction():
             context.run_migrations()
 
