@@ -33,10 +33,6 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "reconcile"
 IMAGE = "awgp/sandbox:latest"
 
 
-def lease() -> float:
-    return 120.0
-
-
 class Sandbox:
     """One container and the bridge to it."""
 
@@ -61,7 +57,11 @@ class Sandbox:
 def sandbox(engine: docker.DockerClient, guest: Path, tmp_path: Path) -> Callable[..., Any]:
     @asynccontextmanager
     async def start(
-        *command: str, image: str = IMAGE, env: dict[str, str] | None = None, inputs: Path | None = None
+        *command: str,
+        image: str = IMAGE,
+        env: dict[str, str] | None = None,
+        inputs: Path | None = None,
+        lease: Callable[[], float] = lambda: 120.0,
     ) -> AsyncGenerator[Sandbox]:
         spec = RunSpec(
             run_id=uuid4(), work_item_id=uuid4(), tenant_id=uuid4(), assistant_id=uuid4(),
@@ -126,7 +126,7 @@ async def test_output_is_byte_exact_over_restarts_of_the_host(sandbox: Callable[
             await asyncio.sleep(0.3)
             if not box.bridge.complete.is_set() and box.bridge.spool.end > before:
                 await box.bridge.close()
-                box.bridge = Bridge(box.folder, Limits(), lease)
+                box.bridge = Bridge(box.folder, Limits(), lambda: 120.0)
                 await box.bridge.start()
                 restarts += 1
         assert await box.end() == 0
@@ -178,6 +178,31 @@ async def test_an_agent_that_kills_the_guest_ends_its_own_run(sandbox: Callable[
     async with sandbox("sh", "-c", "kill -KILL 1; sleep 60") as box:
         assert (await asyncio.to_thread(box.container.wait, timeout=30))["StatusCode"] == 137
         assert not box.bridge.complete.is_set()
+
+
+async def pause(box: Any, seconds: float) -> None:
+    await asyncio.to_thread(box.container.pause)
+    await asyncio.sleep(seconds)
+    await asyncio.to_thread(box.container.unpause)
+
+
+async def test_a_pause_within_the_lease_does_no_harm(sandbox: Callable[..., Any]) -> None:
+    async with sandbox("sh", "-c", "sleep 2; exit 3", lease=lambda: 30.0) as box:
+        await asyncio.wait_for(box.bridge.connected.wait(), 30)
+        await pause(box, 3)
+        assert await box.end() == 3
+
+
+async def test_a_pause_beyond_the_lease_ends_it_whatever_waits_in_the_socket(sandbox: Callable[..., Any]) -> None:
+    left = 6.0
+    async with sandbox("sleep", "60", lease=lambda: left) as box:
+        await asyncio.wait_for(box.bridge.connected.wait(), 30)
+        await asyncio.to_thread(box.container.pause)
+        left = 3600.0
+        box.bridge.tell_lease()
+        await asyncio.sleep(8)
+        await asyncio.to_thread(box.container.unpause)
+        assert (await asyncio.to_thread(box.container.wait, timeout=20))["StatusCode"] == 143
 
 
 async def test_background_processes_end_with_the_agent(sandbox: Callable[..., Any]) -> None:
