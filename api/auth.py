@@ -15,7 +15,7 @@ from api.deps import Deps, Given
 from api.tokens import Claims
 from models.domain.errors import Forbidden, Unauthenticated
 from models.domain.principal import Principal, PrincipalKind
-from models.services import principals, tenants
+from models.services import audit, principals, tenants
 
 SEEN_SECONDS = 300
 """How long a principal's row is taken as known; what the token says is read from the token each time."""
@@ -60,8 +60,25 @@ async def caller(request: Request, given: Given, credentials: Credentials) -> Pr
     route = request.scope.get("route")
     if not isinstance(route, APIRoute):
         raise Forbidden("No route, no right.")
-    access.require(principal, "GET" if request.method == "HEAD" else request.method, route.path)
+    try:
+        access.require(principal, request.method, route.path)
+    except Forbidden as refusal:
+        await _record_refusal(given, principal, f"{request.method} {route.path}", refusal)
+        raise
     return principal
+
+
+async def _record_refusal(given: Deps, principal: Principal, route: str, refusal: Forbidden) -> None:
+    """Audited in a transaction of its own: the one that was asked for never begins."""
+    async with given.db.session_for(principal) as session:
+        audit.record(
+            session,
+            principal,
+            kind="access.refused",
+            subject=f"route/{route}",
+            summary=f"{principal.display_name or principal.subject} may not call {route}",
+            data={"roles": sorted(principal.roles), "detail": refusal.detail},
+        )
 
 
 async def _known(given: Deps, request: Request, claims: Claims) -> Principal:

@@ -82,6 +82,8 @@ async def test_every_route_asks_for_a_token(api: Client) -> None:
 async def test_a_role_too_few_is_said(api: Client, acme: Company) -> None:
     problem = (await api.post("/v1/policies", acme.requester, {"source": "x"})).problem(403)
     assert problem["roles_needed"] == ["holding_admin", "tenant_admin"]
+    (event,) = (await api.get("/v1/audit?kind=access.refused", acme.auditor)).ok()["items"]
+    assert (event["subject"], event["actor_id"]) == ("route/POST /v1/policies", acme.requester.subject)
 
 
 def test_the_kept_description_is_current() -> None:
