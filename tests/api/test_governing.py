@@ -84,9 +84,9 @@ async def test_halted_listed_and_lifted(api: Client, acme: Company, globex: Comp
 async def test_the_trail_listed_verified_and_exported(api: Client, acme: Company, work: Work) -> None:
     approval = await work.asked(acme)
     await api.post(f"/v1/approvals/{approval.id}/decision", acme.requester, {"verdict": "approve"})
+    (await api.get("/v1/audit/verify", acme.requester)).problem(403)
     report = (await api.get("/v1/audit/verify", acme.auditor)).ok()
     assert report["whole"]
-    (await api.get("/v1/audit/verify", acme.requester)).problem(403)
     page = (await api.get("/v1/audit?limit=3", acme.auditor)).ok()
     assert [event["seq"] for event in page["items"]] == [report["head_seq"] - back for back in range(3)]
     rest = (await api.get(f"/v1/audit?limit=200&cursor={page['next_cursor']}", acme.auditor)).ok()

@@ -40,7 +40,7 @@ async def _until(client: aiohttp.ClientSession, url: str, log: Path) -> Any:
                 return response.status, await response.json(content_type=None)
         except aiohttp.ClientError:
             await asyncio.sleep(0.1)
-    raise AssertionError(log.read_text())
+    raise AssertionError(await asyncio.to_thread(log.read_text))
 
 
 async def test_started_together_they_serve(database: TestDatabase, valkey: ValkeyServer, tmp_path: Path) -> None:
@@ -79,4 +79,4 @@ async def test_started_together_they_serve(database: TestDatabase, valkey: Valke
             async with client.get(f"{url}/v1/me", headers={"Authorization": f"Bearer {token}"}) as response:
                 assert response.status == 200, await response.text()
                 assert (await response.json())["username"] == "alice"
-    assert token not in log.read_text()
+    assert token not in await asyncio.to_thread(log.read_text)
