@@ -92,7 +92,9 @@ class BudgetStage:
         if answer.deadline is not None and workflow.now() >= answer.deadline:
             return await flow.close(_S.EXPIRED, f"no budget by the deadline: {answer.words}")
         flow.show(view.model_copy(update={"status": _S.AWAITING_BUDGET}), waiting_for=answer.words or "budget")
-        moments = [moment for moment in (answer.retry_at, answer.deadline) if moment is not None]
+        moments = [
+            moment for moment in (answer.retry_at, answer.deadline) if moment is not None and moment > workflow.now()
+        ]
         await flow.wait(flow.until(min(moments, default=None)), "No budget: look again")
         return await flow.read()
 

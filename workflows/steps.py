@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from workflows import options  # constants: nothing in it changes, and re-importing it buys nothing
@@ -37,7 +37,7 @@ async def record(step: Step[Given, Answer], given: Given, summary: str) -> Answe
     """Do short database work: as a local activity, and as a normal one when that did not answer in time.
 
     Raises:
-        ActivityError: A domain error (see `domain_error`), or ten days without the database.
+        FailureError: A domain error (see `domain_error`), or ten days without the database.
     """
     try:
         return await workflow.execute_local_activity(
@@ -48,7 +48,8 @@ async def record(step: Step[Given, Answer], given: Given, summary: str) -> Answe
             retry_policy=options.LOCAL_RETRY,
             summary=summary,
         )
-    except ActivityError as error:
+    except FailureError as error:
+        # What a local activity failed with comes as it is, a normal one's inside an `ActivityError`.
         if is_cancelled_exception(error) or domain_error(error) is not None:
             raise
     return await record_durably(step, given, summary)

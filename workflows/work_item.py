@@ -7,7 +7,7 @@ import contextlib
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities import signatures as act  # stubs and value types: pure
@@ -64,7 +64,7 @@ class WorkItemWorkflow:
         nothing that is under way is cut off in the middle.
 
         Raises:
-            ActivityError: A domain error, such as an item that does not exist.
+            FailureError: A domain error, such as an item that does not exist.
             CancelledError: The item is closed, and the cancellation was asked of Temporal.
         """
         body = asyncio.create_task(self._live())
@@ -95,7 +95,7 @@ class WorkItemWorkflow:
             before, waits = view, self._waits
             try:
                 view = await self._stage(view)
-            except ActivityError as error:
+            except FailureError as error:
                 view = await self._close_for(error)
             if view == before and waits == self._waits:
                 # A stage that neither waited nor moved the item: never a loop without a pause.
@@ -119,14 +119,14 @@ class WorkItemWorkflow:
             return await ApprovalStage(self).decide(view)
         return await BudgetStage(self).hold(view)
 
-    async def _close_for(self, error: ActivityError) -> act.WorkItemView:
+    async def _close_for(self, error: FailureError) -> act.WorkItemView:
         """End the item for a domain error that says so; what is not there cannot be ended."""
         cause = domain_error(error)
         if cause is None or cause.type == "not-found":
             raise error
         try:
             return await self.close(_S.FAILED, cause.message)
-        except ActivityError as refused:
+        except FailureError as refused:
             if domain_error(refused) is None:
                 raise
             raise error from refused  # not from here to `failed`: the workflow fails, and reconcile settles the item
@@ -179,7 +179,8 @@ class WorkItemWorkflow:
     def until(self, moment: datetime | None) -> timedelta:
         """How long to wait for `moment`: the slow timer stands behind every wait."""
         slow = min(options.LOOK_AGAIN_FIRST * 2 ** min(self._quiet, 8), options.LOOK_AGAIN_MOST)
-        return slow if moment is None else min(moment - workflow.now(), slow)
+        # A moment that has passed and changed nothing is no reason to hurry.
+        return slow if moment is None or moment <= workflow.now() else min(moment - workflow.now(), slow)
 
     def show(self, view: act.WorkItemView, details: str = "", waiting_for: str = "") -> None:
         """Bring search attributes (when they changed) and the live details up to date."""
