@@ -8,7 +8,6 @@ from sqlmodel import SQLModel
 
 from models import tables
 
-
 assert tables, "importing them registers every table on the metadata"
 
 
