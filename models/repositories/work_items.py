@@ -12,7 +12,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.domain.work_item import WorkItemStatus
-from models.tables.execution import RunRow
+from models.tables.execution import RunRow, WarrantRow
 from models.tables.tenancy import AssistantRow, PrincipalRow, WebhookRow
 from models.tables.work import ApprovalRow, RiskAssessmentRow, WorkItemFileRow, WorkItemRow
 
@@ -137,15 +137,29 @@ async def lock_open_run(session: AsyncSession, work_item_id: UUID) -> RunRow | N
     return (await session.exec(statement)).one_or_none()
 
 
-async def open_runs(session: AsyncSession, tenant_id: UUID, assistant_id: UUID | None) -> Sequence[RunRow]:
-    """A tenant's runs that are not ended (of one assistant, or all), locked in the order of their ids."""
-    statement = select(RunRow).where(col(RunRow.tenant_id) == tenant_id, col(RunRow.status) != "ended")
+async def live_runs_before(
+    session: AsyncSession, tenant_id: UUID, scope: str, epoch: int, assistant_id: UUID | None
+) -> Sequence[RunRow]:
+    """A tenant's live runs (of one assistant, or all) under warrants from before a halt's epoch, locked by id."""
+    newer = (
+        select(WarrantRow.id)
+        .where(
+            col(WarrantRow.tenant_id) == col(RunRow.tenant_id),
+            col(WarrantRow.id) == col(RunRow.warrant_id),
+            col(WarrantRow.claims)["epochs"][scope].as_integer() >= epoch,
+        )
+        .exists()
+    )
+    statement = select(RunRow).where(
+        col(RunRow.tenant_id) == tenant_id, col(RunRow.status).in_(["claimed", "running"]), ~newer
+    )
     if assistant_id is not None:
         items = select(WorkItemRow.id).where(
             col(WorkItemRow.tenant_id) == tenant_id, col(WorkItemRow.assistant_id) == assistant_id
         )
         statement = statement.where(col(RunRow.work_item_id).in_(items))
-    return (await session.exec(statement.order_by(col(RunRow.id)).with_for_update())).all()
+    statement = statement.order_by(col(RunRow.id)).with_for_update().execution_options(populate_existing=True)
+    return (await session.exec(statement)).all()
 
 
 async def people_of(session: AsyncSession, item: WorkItemRow) -> tuple[AssistantRow, PrincipalRow]:

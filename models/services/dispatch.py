@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import asyncio
+from typing import Any, Protocol
 from uuid import UUID
 
 from models.domain.principal import service_principal
 from models.repositories import dispatch as rows
 from models.repositories.dispatch import Entry
 from models.services import halt
+from models.services.halt import HaltMode, HaltScope
 from models.services.outbox import OutboxKind
 from models.storage.cache import Cache
 from models.storage.db import Database
+
+SIGNALS_AT_ONCE = 32
 
 
 class WorkflowTeller(Protocol):
@@ -69,19 +73,21 @@ class Dispatcher:
                 tenant_id = None if payload.get("everything") else entry.tenant_id
                 await self._signal(await rows.awaiting_budget(self._system, tenant_id))
             case OutboxKind.HALT_CHANGED:
-                await self._halt_changed(payload["scope"], payload["key"], payload)
+                await self._halt_changed(HaltScope(payload["scope"]), payload["key"], payload)
 
-    async def _halt_changed(self, scope: str, key: str, payload: dict[str, object]) -> None:
-        tenant_id = None if scope == "everything" else UUID(key.partition("/")[0])
-        assistant_id = UUID(key.partition("/")[2]) if scope == "assistant" else None
+    async def _halt_changed(self, scope: HaltScope, key: str, payload: dict[str, Any]) -> None:
+        tenant_id = None if scope is HaltScope.EVERYTHING else UUID(key.partition("/")[0])
+        assistant_id = UUID(key.partition("/")[2]) if scope is HaltScope.ASSISTANT else None
         items = await rows.open_items(self._system, tenant_id, assistant_id)
-        if payload.get("active") and payload.get("mode") == "kill":
+        if payload["active"] and payload["mode"] == HaltMode.KILL:
             for affected in sorted({owner for owner, _ in items}):
                 principal = service_principal("relay", affected)
                 async with self._app.session_for(principal) as session:
-                    await halt.kill_runs(session, principal, assistant_id)
+                    await halt.kill_runs(session, principal, scope, payload["epoch"], assistant_id)
         await self._signal(items)
 
     async def _signal(self, items: list[tuple[UUID, UUID]]) -> None:
-        for tenant_id, work_item_id in items:
-            await self._teller.signal_work_item(tenant_id, work_item_id)
+        """Oldest first, some at once: thousands must be told within the time that an entry is carried for."""
+        for start in range(0, len(items), SIGNALS_AT_ONCE):
+            some = items[start : start + SIGNALS_AT_ONCE]
+            await asyncio.gather(*(self._teller.signal_work_item(*named) for named in some))

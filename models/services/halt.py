@@ -9,7 +9,6 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.domain.errors import Conflict, Forbidden, NotFound
 from models.domain.principal import Principal, Role
-from models.domain.run import RunStatus
 from models.domain.views import HaltState
 from models.repositories import assistants as assistant_rows
 from models.repositories import halts as rows
@@ -55,12 +54,15 @@ async def set_halt(
 
     Raises:
         NotFound: The principal's company sees no such tenant or assistant.
-        Forbidden: It is not this principal's to halt.
+        Forbidden: It is not this principal's to halt; what the holding halted, the holding changes.
     """
     target = await _target(session, principal, scope, tenant_id, assistant_id)
+    known = await rows.get(session, scope.value, _key(scope, target, assistant_id))
+    if known is not None and known.active:
+        _check_whose(principal, known)
     state = await _change(session, principal, scope, target, assistant_id, active=True, mode=mode, reason=reason)
     if mode is HaltMode.KILL and (scope is HaltScope.EVERYTHING or target == principal.tenant_id):
-        await kill_runs(session, principal, assistant_id)
+        await kill_runs(session, principal, scope, state.epoch, assistant_id)
     return state
 
 
@@ -83,8 +85,7 @@ async def lift(
     row = await rows.get(session, scope.value, _key(scope, target, assistant_id))
     if row is None or not row.active:
         raise Conflict("nothing is halted there")
-    if not principal.is_holding and not row.changed_by.startswith(f"{principal.tenant_id}/"):
-        raise Forbidden("the holding halted this; the holding lifts it")
+    _check_whose(principal, row)
     return await _change(
         session, principal, scope, target, assistant_id, active=False, mode=HaltMode(row.mode), reason=reason
     )
@@ -97,17 +98,25 @@ async def list_halts(session: AsyncSession, principal: Principal, *, active_only
     return [_state(row) for row in found if row.active or not active_only]
 
 
-async def kill_runs(session: AsyncSession, principal: Principal, assistant_id: UUID | None = None) -> int:
-    """Tell the bound tenant's live runs (of one assistant, or all) to end `halted`; answers how many.
+async def kill_runs(
+    session: AsyncSession, principal: Principal, scope: HaltScope, epoch: int, assistant_id: UUID | None = None
+) -> int:
+    """Tell the bound tenant's live runs that a halt concerns to end `halted`; answers how many.
 
-    A run that is only queued is left: its item is held until the halt is lifted.
+    Those are the runs whose warrant is from before the halt's `epoch`: a halt that is handled late, when it has been
+    lifted meanwhile, does not end what was started after it. A run that is only queued is left: its item is held
+    until the halt is lifted.
     """
-    found = await item_rows.open_runs(session, session.info["tenant_id"], assistant_id)
-    live = [run for run in found if run.status != RunStatus.QUEUED]
+    live = await item_rows.live_runs_before(session, session.info["tenant_id"], scope.value, epoch, assistant_id)
     for run in live:
         lifecycle.kill_run(session, principal, run, "halted")
     await session.flush()
     return len(live)
+
+
+def _check_whose(principal: Principal, row: HaltRow) -> None:
+    if not principal.is_holding and not row.changed_by.startswith(f"{principal.tenant_id}/"):
+        raise Forbidden("the holding halted this; the holding changes it")
 
 
 async def _target(
@@ -146,7 +155,7 @@ async def _change(
     reason: str,
 ) -> HaltState:
     key = _key(scope, target, assistant_id)
-    who = f"{principal.tenant_id}/{principal.username or principal.subject}"
+    who = principal.username or principal.subject
     await rows.change(
         session, scope.value, target, assistant_id, active=active, mode=mode.value, reason=reason, who=who
     )

@@ -66,10 +66,12 @@ FUNCTIONS = (
         "set_halt(wanted_scope text, target uuid, assistant uuid, wanted_active boolean, wanted_mode text, why text, who text)"
         " RETURNS bigint LANGUAGE plpgsql",
         """DECLARE caller uuid := nullif(current_setting('app.current_tenant', true), '')::uuid; result bigint; halt_key text;
+             known halts; is_holding boolean;
            BEGIN
              IF caller IS NULL THEN RAISE EXCEPTION 'no tenant is bound' USING ERRCODE = '42501'; END IF;
+             is_holding := EXISTS (SELECT 1 FROM tenants WHERE tenant_id = caller AND kind = 'holding');
              IF wanted_scope = 'everything' THEN
-               IF NOT EXISTS (SELECT 1 FROM tenants WHERE tenant_id = caller AND kind = 'holding') THEN
+               IF NOT is_holding THEN
                  RAISE EXCEPTION 'only the holding halts everything' USING ERRCODE = '42501'; END IF;
                halt_key := 'everything';
              ELSE
@@ -78,8 +80,13 @@ FUNCTIONS = (
                  RAISE EXCEPTION 'the tenant is not the caller''s' USING ERRCODE = '42501'; END IF;
                halt_key := CASE wanted_scope WHEN 'tenant' THEN target::text ELSE target::text || '/' || assistant::text END;
              END IF;
+             -- INVARIANT: what the holding has halted, the holding alone changes: neither lifted nor made milder.
+             SELECT * INTO known FROM halts WHERE scope = wanted_scope AND key = halt_key FOR UPDATE;
+             IF known.active AND NOT is_holding AND NOT starts_with(known.changed_by, caller::text || '/') THEN
+               RAISE EXCEPTION 'only the holding changes what it has halted' USING ERRCODE = '42501'; END IF;
              INSERT INTO halts (scope, key, epoch, active, mode, reason, changed_by, changed_at)
-               VALUES (wanted_scope, halt_key, CASE WHEN wanted_active THEN 1 ELSE 0 END, wanted_active, wanted_mode, why, who, clock_timestamp())
+               VALUES (wanted_scope, halt_key, CASE WHEN wanted_active THEN 1 ELSE 0 END, wanted_active, wanted_mode, why,
+                 caller::text || '/' || who, clock_timestamp())
              ON CONFLICT (scope, key) DO UPDATE SET
                epoch = halts.epoch + CASE WHEN excluded.active THEN 1 ELSE 0 END, active = excluded.active,
                mode = excluded.mode, reason = excluded.reason, changed_by = excluded.changed_by, changed_at = clock_timestamp()
