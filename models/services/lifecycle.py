@@ -108,9 +108,9 @@ async def close(
         run.status, run.outcome = RunStatus.ENDED.value, status.value
         run.ended_at = await tenant_rows.database_now(session)
         session.add(run)
-    from models.services import money
+    from models.services import settlement
 
-    await money.release(session, principal, item.id)
+    await settlement.end_hold(session, principal, item)
     await move(session, principal, item, status, summary=_words(item, status, reason), reason=reason)
     return item
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from datetime import datetime
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -104,8 +106,10 @@ async def give_up(
     """An attempt came to nothing: open the run for another one, or end it; True: opened again.
 
     A run that never started may always be had again; one that may have started only where its assistant says so.
-    What was to be killed is not started again.
+    What was to be killed is not started again. INVARIANT: what was seen to start is not believed never to have.
     """
+    if result.outcome is RunOutcome.NOT_STARTED and run.started_at is not None:
+        result = result.model_copy(update={"outcome": RunOutcome.RUNTIME_GONE})
     if run.kill_reason is None and item.cancel_requested_at is None and run.attempt < MAX_ATTEMPTS:
         assistant = await assistant_rows.get(session, item.assistant_id)
         restartable = assistant is not None and assistant.restartable
@@ -125,10 +129,20 @@ def _as_killed(run: RunRow, item: WorkItemRow, result: RunResult) -> RunResult:
     return result
 
 
+async def _lost_seconds(session: AsyncSession, run: RunRow, started_at: datetime, result: RunResult) -> int:
+    """How long an attempt lived that came to nothing: it is paid for too. Unknown: until its lease was over."""
+    if result.ended_at is not None:
+        return math.ceil(result.wall_seconds)
+    now = await tenant_rows.database_now(session)
+    return max(0, math.ceil((min(now, run.lease_until or now) - started_at).total_seconds()))
+
+
 async def _open_again(
     session: AsyncSession, principal: Principal, item: WorkItemRow, run: RunRow, result: RunResult
 ) -> None:
     runtime_id = run.runtime_id
+    if run.started_at is not None:
+        run.lost_seconds += await _lost_seconds(session, run, run.started_at, result)
     run.status = RunStatus.QUEUED.value
     run.runtime_id = run.broker_id = run.warrant_id = None
     run.lease_until = run.claimed_at = run.placed_at = run.started_at = None

@@ -43,9 +43,7 @@ async def finish(session: AsyncSession, principal: Principal, work_item_id: UUID
         return item
     outcome = RunOutcome(run.outcome or RunOutcome.RUNTIME_GONE)
     result = RunResult.model_validate(run.result) if run.result else RunResult(outcome=outcome)
-    policy = await policies.pinned(session, item.tenant_id, item.policy_version_id)
-    detail = {"run_id": str(run.id), "attempt": run.attempt, "wall_seconds": str(result.wall_seconds)}
-    charged = await money.settle(session, principal, item.id, _cost(policy, item, run, result), "sandbox_time", detail)
+    charged = await _settle(session, principal, item, run, result)
     item.outcome = outcome.value
     item.result = result.model_dump(mode="json")
     await lifecycle.move(
@@ -65,17 +63,42 @@ async def finish(session: AsyncSession, principal: Principal, work_item_id: UUID
     return item
 
 
-def _cost(policy: Policy, item: WorkItemRow, run: RunRow, result: RunResult) -> int:
-    """The price of the sandbox's time; a run that never started is free.
+async def end_hold(session: AsyncSession, principal: Principal, item: WorkItemRow) -> None:
+    """Free the hold of a locked item that ends without a further run; attempts that it had before are paid."""
+    run = await rows.latest_run(session, item.id)
+    if run is None or (run.started_at is None and run.lost_seconds == 0):
+        await money.release(session, principal, item.id)
+        return
+    result = RunResult.model_validate(run.result) if run.result else RunResult(outcome=RunOutcome.NOT_STARTED)
+    await _settle(session, principal, item, run, result)
 
-    A run that went silent is charged for its whole limit: what it used cannot be known, and a bill that guesses low
-    would let a lost machine run for nothing.
+
+async def _settle(
+    session: AsyncSession, principal: Principal, item: WorkItemRow, run: RunRow, result: RunResult
+) -> int:
+    policy = await policies.pinned(session, item.tenant_id, item.policy_version_id)
+    detail = {
+        "run_id": str(run.id),
+        "attempt": run.attempt,
+        "wall_seconds": str(result.wall_seconds),
+        "lost_seconds": run.lost_seconds,
+    }
+    return await money.settle(session, principal, item.id, _cost(policy, item, run, result), "sandbox_time", detail)
+
+
+def _cost(policy: Policy, item: WorkItemRow, run: RunRow, result: RunResult) -> int:
+    """The price of the sandbox's time, over all attempts; a run that never started is free.
+
+    An attempt that went silent, also one that was to be killed, is charged for its whole limit: what it used cannot
+    be known, and a bill that guesses low would let a lost machine run for nothing.
     """
-    if run.started_at is None and result.started_at is None:
-        return 0
     limit = RunSpec.model_validate(item.spec).limits.wall_seconds
-    gone = result.outcome is RunOutcome.RUNTIME_GONE
-    return cost.actual(policy.prices, limit if gone else result.wall_seconds, limit)
+    started = run.started_at is not None or result.started_at is not None
+    silent = started and result.ended_at is None
+    last = limit if silent else max(0.0, result.wall_seconds)
+    if not started and run.lost_seconds == 0:
+        return 0
+    return cost.actual(policy.prices, run.lost_seconds + (last if started else 0), limit)
 
 
 def _words(outcome: RunOutcome, result: RunResult) -> str:

@@ -56,6 +56,7 @@ class RunRow(SQLModel, table=True):
     ended_at: datetime | None = moment()
     kill_reason: str | None = None
     log_offset: int = big()
+    lost_seconds: int = 0
     outcome: str | None = None
     result: dict[str, Any] | None = document(nullable=True)
     created_at: datetime = stamped()
