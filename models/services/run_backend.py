@@ -12,7 +12,7 @@ from models.domain.run import RunStatus
 from models.repositories import runs as rows
 from models.repositories import runtimes as runtime_rows
 from models.repositories import tenants as tenant_rows
-from models.services import audit, enrolment, leases, lifecycle
+from models.services import audit, enrolment, leases, lifecycle, uploads
 from models.services.log_writer import LogWriter, OnDurable
 from models.services.run_ends import record_end
 from models.services.runs import is_held_by
@@ -168,7 +168,6 @@ class RunBackend:
     async def on_ended(self, runtime: ConnectedRuntime, run: RunRef, result: RunResult) -> None:
         """Commit result, files, audit and the workflow's wake-up in one transaction; repeatable."""
         await self.logs.finish(run)
-        result = await self._with_artifacts_that_are_there(result)
         principal = _principal(runtime)
         async with self._db.session_for(principal) as session:
             seen = await rows.get(session, run.run_id)
@@ -181,17 +180,9 @@ class RunBackend:
                 if not same:
                     self._record_stale(session, principal, runtime.runtime_id, run, "reported its end")
                 return
-            await record_end(session, principal, item, row, result)
+            kept = await _with_artifacts_that_were_brought(session, runtime.tenant_id, result)
+            await record_end(session, principal, item, row, kept)
         await self._tell(runtime.tenant_id, run.run_id, item.id)
-
-    async def _with_artifacts_that_are_there(self, result: RunResult) -> RunResult:
-        sizes = [await self._blobs.size(artifact.sha256) for artifact in result.artifacts]
-        kept = tuple(artifact for artifact, size in zip(result.artifacts, sizes, strict=True) if size == artifact.size)
-        if len(kept) == len(result.artifacts):
-            return result
-        missing = ", ".join(artifact.path for artifact in result.artifacts if artifact not in kept)
-        detail = f"{result.detail}; artifacts never arrived: {missing}".removeprefix("; ")[:2000]
-        return result.model_copy(update={"artifacts": kept, "detail": detail})
 
     async def _tell(self, tenant_id: UUID, run_id: UUID, work_item_id: UUID) -> None:
         if self._cache is not None:
@@ -220,7 +211,20 @@ class RunBackend:
         allowed = max((RunSpec.model_validate(spec).limits.artifact_bytes for spec in specs), default=-1)
         if allowed < 0:
             raise LinkRefusedError("no live run of this runtime could have made it")
-        await self._blobs.put_stream(sha256, _at_most(chunks, allowed))
+        size = await self._blobs.put_stream(sha256, _at_most(chunks, allowed))
+        async with self._db.session_for(_principal(runtime)) as session:
+            await uploads.record_upload(session, _principal(runtime), uploads.Uploaded(sha256=sha256, size=size))
+
+
+async def _with_artifacts_that_were_brought(session: AsyncSession, tenant_id: UUID, result: RunResult) -> RunResult:
+    """INVARIANT: an artifact's bytes came from this tenant; the store is shared, and a digest opens nothing."""
+    sizes = await uploads.sizes(session, tenant_id, {artifact.sha256 for artifact in result.artifacts})
+    kept = tuple(artifact for artifact in result.artifacts if sizes.get(artifact.sha256) == artifact.size)
+    if len(kept) == len(result.artifacts):
+        return result
+    missing = ", ".join(artifact.path for artifact in result.artifacts if artifact not in kept)
+    detail = f"{result.detail}; artifacts never arrived: {missing}".removeprefix("; ")[:2000]
+    return result.model_copy(update={"artifacts": kept, "detail": detail})
 
 
 async def _at_most(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -36,6 +36,18 @@ async def record_upload(session: AsyncSession, principal: Principal, uploaded: U
     return await once(session, principal.tenant_id, _op_id(uploaded.sha256), Uploaded, same)
 
 
+async def sizes(session: AsyncSession, tenant_id: UUID, digests: Set[str]) -> dict[str, int]:
+    """Size of each of these contents that the tenant (its people, or its runtimes) has brought."""
+    if not digests:
+        return {}
+    connection = await session.connection()
+    rows = await connection.execute(
+        text("select answer from operations where tenant_id = :tenant and op_id = any(:ops)"),
+        {"tenant": tenant_id, "ops": [_op_id(digest) for digest in digests]},
+    )
+    return {file.sha256: file.size for file in map(Uploaded.model_validate, rows.scalars())}
+
+
 async def require_uploads(session: AsyncSession, tenant_id: UUID, wanted: Mapping[str, Uploaded]) -> None:
     """Refuse contents that the tenant did not bring, or brought in another size.
 
@@ -44,14 +56,7 @@ async def require_uploads(session: AsyncSession, tenant_id: UUID, wanted: Mappin
     Raises:
         InvalidInput: `errors` says which.
     """
-    if not wanted:
-        return
-    connection = await session.connection()
-    rows = await connection.execute(
-        text("select answer from operations where tenant_id = :tenant and op_id = any(:ops)"),
-        {"tenant": tenant_id, "ops": [_op_id(file.sha256) for file in wanted.values()]},
-    )
-    known = {file.sha256: file.size for file in map(Uploaded.model_validate, rows.scalars())}
+    known = await sizes(session, tenant_id, {file.sha256 for file in wanted.values()})
     errors = [
         {
             "where": place,

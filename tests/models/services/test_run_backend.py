@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 from models.domain.work_item import WorkItemStatus
-from models.services import enrolment, lifecycle, run_logs, settlement
+from models.services import enrolment, lifecycle, run_logs, settlement, work_items
 from models.services.run_backend import RunBackend
 from models.storage.blobs import BlobStore
 from models.storage.cache import Cache
@@ -128,6 +128,18 @@ async def test_a_run_from_its_claim_to_its_end(
     assert "gone.txt" in (row.result or {})["detail"]
     pieces = [piece async for piece in run_logs.read(db, blobs, None, acme.requester, item.id)]
     assert b"".join(piece.data for piece in pieces) == b"hello world"
+
+
+async def test_naming_another_companys_file_as_an_artifact_does_not_open_it(
+    db: Database, backend: RunBackend, blobs: BlobStore, acme: Company, work: Work
+) -> None:
+    runtime = await new_runtime(db, acme)
+    item, ref = await claimed(db, work, acme, runtime)
+    secret = await blobs.put(b"of another company")
+    stolen = Artifact(path="mine.txt", sha256=secret, size=len(b"of another company"))
+    await backend.on_ended(runtime, ref, OK.model_copy(update={"artifacts": (stolen,)}))
+    async with db.session_for(acme.requester) as session:
+        assert await work_items.files(session, acme.requester, item.id, "out") == []
 
 
 async def test_a_report_of_who_has_no_lease_changes_nothing(
