@@ -71,12 +71,12 @@ class Reconciliation:
     @activity.defn(name="reconcile_money")
     async def reconcile_money(self, given: ReconcileInput) -> ReconcileOutput:
         """Free holds whose work has ended; make the audit trail's partitions ahead."""
-        await rows.make_audit_partitions(self._system)
         released = 0
         for tenant_id in await rows.tenants_with_leaked_holds(self._system):
             principal = service_principal("reconcile", tenant_id)
             async with self._app.session_for(principal) as session:
                 released += await money.free_leaked(session, principal, given.limit)
+        await rows.make_audit_partitions(self._system)
         return ReconcileOutput(seen=released, released=released)
 
     async def _work_item(self, found: Found) -> str:

@@ -46,6 +46,8 @@ class Database:
             f"-c statement_timeout={STATEMENT_TIMEOUT_MS}"
             f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}"
         )
+        # hide_parameters: an error's words go to logs and into Temporal's histories, and a statement's values are
+        # warrants and people's data.
         # prepare_threshold None: prepared statements do not survive a pooler that shares connections by transaction.
         self.engine: AsyncEngine = create_async_engine(
             url,
@@ -53,6 +55,7 @@ class Database:
             max_overflow=0,
             pool_timeout=10,
             pool_pre_ping=True,
+            hide_parameters=True,
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
                 "options": options,

@@ -87,7 +87,7 @@ FUNCTIONS = (
              UPDATE everything_windows w SET reserved_nano = w.reserved_nano + amount,
                  waiting_nano = w.waiting_nano + CASE WHEN waiting THEN amount ELSE 0 END
                FROM everything_budgets b WHERE b.window_kind = w.window_kind AND w.window_kind = kind AND w.window_key = key
-                 AND w.spent_nano + w.reserved_nano + amount <= b.limit_nano
+                 AND w.spent_nano::numeric + w.reserved_nano + amount <= b.limit_nano
                  AND (NOT waiting OR (w.waiting_nano + amount)::numeric * 1000000 <= b.limit_nano::numeric * waiting_share_ppm)
                RETURNING true INTO found_row;
              RETURN coalesce(found_row, false);
@@ -95,15 +95,21 @@ FUNCTIONS = (
         to="awgp_app",
     ),
     definer_function(
-        "free_everything(kind text, key text, amount bigint, waiting boolean, spent bigint) RETURNS void LANGUAGE sql",
-        """UPDATE everything_windows SET reserved_nano = reserved_nano - amount,
-             waiting_nano = waiting_nano - CASE WHEN waiting THEN amount ELSE 0 END, spent_nano = spent_nano + spent
-           WHERE window_kind = kind AND window_key = key""",
+        "free_everything(kind text, key text, amount bigint, waiting boolean, spent bigint) RETURNS void LANGUAGE plpgsql",
+        """BEGIN
+             IF NOT (0 <= spent AND spent <= amount) THEN RAISE EXCEPTION 'more is spent than was held'; END IF;
+             UPDATE everything_windows SET reserved_nano = reserved_nano - amount,
+               waiting_nano = waiting_nano - CASE WHEN waiting THEN amount ELSE 0 END, spent_nano = spent_nano + spent
+             WHERE window_kind = kind AND window_key = key;
+           END""",
         to="awgp_app",
     ),
     definer_function(
-        "claim_everything(kind text, key text, amount bigint) RETURNS void LANGUAGE sql",
-        "UPDATE everything_windows SET waiting_nano = waiting_nano - amount WHERE window_kind = kind AND window_key = key",
+        "claim_everything(kind text, key text, amount bigint) RETURNS void LANGUAGE plpgsql",
+        """BEGIN
+             IF amount < 0 THEN RAISE EXCEPTION 'a hold is not negative'; END IF;
+             UPDATE everything_windows SET waiting_nano = waiting_nano - amount WHERE window_kind = kind AND window_key = key;
+           END""",
         to="awgp_app",
     ),
 )

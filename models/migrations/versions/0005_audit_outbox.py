@@ -45,8 +45,12 @@ BEGIN
     month := (date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => ahead))::date;
     name := 'audit_events_' || to_char(month, 'YYYY_MM');
     IF to_regclass('public.' || name) IS NULL THEN
-      EXECUTE format('CREATE TABLE public.%I PARTITION OF public.audit_events FOR VALUES FROM (%L) TO (%L)',
-        name, month::timestamp AT TIME ZONE 'UTC', (month + interval '1 month')::timestamp AT TIME ZONE 'UTC');
+      -- A month that began before its partition was made has its events in the default one, and keeps them there.
+      BEGIN
+        EXECUTE format('CREATE TABLE public.%I PARTITION OF public.audit_events FOR VALUES FROM (%L) TO (%L)',
+          name, month::timestamp AT TIME ZONE 'UTC', (month + interval '1 month')::timestamp AT TIME ZONE 'UTC');
+      EXCEPTION WHEN check_violation THEN CONTINUE;
+      END;
       EXECUTE format('ALTER TABLE public.%I ENABLE ROW LEVEL SECURITY', name);
       EXECUTE format('ALTER TABLE public.%I FORCE ROW LEVEL SECURITY', name);
     END IF;

@@ -171,3 +171,45 @@ async def test_halts_and_the_everything_budget_are_written_by_their_functions_al
         with pytest.raises(ProgrammingError, match=r"permission denied|only the holding"):
             async with db.session_for(acme.admin) as session:
                 await (await session.connection()).execute(text(statement))
+
+
+async def test_an_error_shows_no_value_of_its_statement(db: Database, acme: Company) -> None:
+    with pytest.raises(DBAPIError) as raised:
+        async with db.session_for(acme.admin) as session:
+            await (await session.connection()).execute(text("select 1 / 0, :token"), {"token": "a-warrant"})
+    assert "a-warrant" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select free_everything('month', '2026-11', 0, false, 5)",
+        "select free_everything('month', '2026-11', 5, false, -5)",
+        "select free_everything('month', '2026-11', -5, false, -5)",
+        "select claim_everything('month', '2026-11', -5)",
+        "select hold_everything('month', '2026-11', -5, false, 0)",
+    ],
+)
+async def test_everythings_windows_take_no_figure_that_no_hold_has(db: Database, acme: Company, statement: str) -> None:
+    with pytest.raises(DBAPIError, match=r"more is spent|not negative"):
+        async with db.session_for(acme.admin) as session:
+            await (await session.connection()).execute(text(statement))
+
+
+async def test_a_month_that_began_in_the_default_partition_holds_no_other_up(
+    system_db: Database, database: TestDatabase
+) -> None:
+    with database.admin() as admin:
+        admin.execute(
+            "do $$ declare p text; begin for p in select inhrelid::regclass::text from pg_inherits"
+            " where inhparent = 'audit_events'::regclass and inhrelid::regclass::text <> 'audit_events_default'"
+            " loop execute 'alter table audit_events detach partition ' || p; execute 'drop table ' || p;"
+            " end loop; end $$"
+        )
+        admin.execute(
+            "insert into audit_events select tenant_id, 1, now(), 'x', null, 'x', 'x', null, 'x', 'x', '{}', '', 'x'"
+            " from tenants limit 1"
+        )
+    await system_db.change("select make_audit_partitions()")
+    found = await system_db.rows("select count(*) as made from pg_inherits where inhparent = 'audit_events'::regclass")
+    assert found[0]["made"] == 4
