@@ -22,6 +22,7 @@ from models.domain.errors import DependencyAway, InvalidInput, NotFound
 from models.domain.principal import service_principal
 from models.repositories import work_items as item_rows
 from models.services import audit
+from models.services.outbox import OutboxKind
 from models.storage.db import Database
 from models.tables.records import OutboxRow
 from models.tables.tenancy import WebhookRow
@@ -119,8 +120,8 @@ class WebhookSender:
     async def _read(self, tenant_id: UUID, outbox_id: UUID) -> tuple[OutboxRow, WebhookRow | None, str]:
         async with self._db.session_for(service_principal("delivery", tenant_id)) as session:
             entry = await session.get(OutboxRow, (tenant_id, outbox_id))
-            if entry is None:
-                raise NotFound(f"there is no outbox entry {outbox_id}")
+            if entry is None or entry.kind != OutboxKind.WEBHOOK:
+                raise NotFound(f"there is no outbox entry {outbox_id} for a webhook")
             hook = await session.get(WebhookRow, (tenant_id, UUID(entry.payload["webhook_id"])))
             item = await item_rows.get(session, UUID(entry.payload["work_item_id"]))
             if item is None:
