@@ -31,6 +31,13 @@ def _relative_inside(path: str) -> str:
     return path
 
 
+def _without_nul(words: str) -> str:
+    """No database can hold it, and no report is worth being refused for it."""
+    return words.replace("\0", "")
+
+
+Words = Annotated[str, AfterValidator(_without_nul)]
+"""Text for people that somebody outside wrote."""
 Sha256 = Annotated[str, Field(pattern=_HEX_SHA256)]
 FilePath = Annotated[str, AfterValidator(_relative_inside)]
 
@@ -123,12 +130,12 @@ class RunResult(Value):
     """What is known of an ended run. Status, memory and time come from Docker, never the agent."""
 
     outcome: RunOutcome
-    exit_code: int | None = None
-    detail: str = Field(default="", max_length=2000)
+    exit_code: int | None = Field(default=None, ge=-(1 << 31), lt=1 << 31)
+    detail: Words = Field(default="", max_length=2000)
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    wall_seconds: float = 0.0
-    cpu_seconds: float | None = None
+    wall_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    cpu_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     memory_peak_bytes: int | None = None
     output_bytes: int = 0
     artifacts: tuple[Artifact, ...] = ()

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter
 
-from sandbox.spec import RunResult, RunSpec, Value
+from sandbox.spec import RunResult, RunSpec, Value, Words
 
 LINK_PATH = "/v1/runtime/link"
 ENROL_PATH = "/v1/runtime/enrol"
@@ -191,7 +191,7 @@ class Placed(Value):
     run_id: UUID
     attempt: int = Field(ge=1)
     accepted: bool
-    error: str | None = None
+    error: Words | None = None
 
 
 class Started(Value):
@@ -200,7 +200,7 @@ class Started(Value):
     type: Literal["started"] = "started"
     run_id: UUID
     attempt: int = Field(ge=1)
-    container_id: str
+    container_id: Words
 
 
 class Log(Value):
@@ -236,7 +236,7 @@ class EnrolRequest(Value):
     """Body of the enrolment call."""
 
     token: str = Field(min_length=16, max_length=512)
-    name: str = Field(min_length=1, max_length=100)
+    name: Words = Field(min_length=1, max_length=100)
     public_key: str
     """Base64 of the raw 32 byte Ed25519 public key."""
 
