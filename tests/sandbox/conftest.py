@@ -15,9 +15,8 @@ from sandbox.engine import Engine
 from sandbox.failed_start import FailedStarts
 from sandbox.image.build import build
 from sandbox.probe import Probe, ProbeSettings
-from tests.sandbox.private_engine import CACHE, PrivateEngine, missing
-
-RUNTIME = "runsc-awgp"
+from tests.sandbox.private_engine import GUEST, PACKAGES, PrivateEngine, missing
+from workers.stack.docker_engine import RUNTIME
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class RealEngine:
 
 
 def _build_image(host: str) -> str:
-    return build(host, CACHE / "debs", lambda text: None)
+    return build(host, PACKAGES, lambda text: None)
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +67,7 @@ def docker_runner(real: RealEngine, base: Path) -> RealRunner:
     engine = Engine(real.host, threads=16)
     failed = FailedStarts(engine, real.containerd)
     probe = Probe(engine, ProbeSettings(real.image, RUNTIME, base / "state", base / "mounts"))
-    host = Host(owner=base.name, docker_runtime=RUNTIME, guest=(CACHE / "guest").resolve())
+    host = Host(owner=base.name, docker_runtime=RUNTIME, guest=GUEST.resolve())
     return RealRunner(DockerRunner(engine, host, failed, probe), engine, real.image, base, failed)
 
 

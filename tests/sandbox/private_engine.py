@@ -12,18 +12,30 @@ import tempfile
 import time
 from pathlib import Path
 
+from workers.stack.docker_engine import RUNSC_ARGUMENTS, RUNTIME
+
 REPOSITORY = Path(__file__).parents[2]
-CACHE = Path(os.environ.get("AWGP_CACHE", REPOSITORY / ".awgp" / "cache"))
+DATA = Path(os.environ.get("AWGP_DATA", REPOSITORY / ".awgp")).resolve()
+CACHE = Path(os.environ.get("AWGP_CACHE") or DATA / "cache")
+GUEST = CACHE / "bin" / "awgp-guest"
+PACKAGES = CACHE / "packages"
+"""All three as the set-up leaves them."""
 
 
 def missing() -> str | None:
     """What the machine lacks for these tests; None when nothing."""
     if shutil.which("dockerd") is None:
         return "no dockerd here: apt-get install -y --no-install-recommends docker.io"
-    for name in ("runsc", "guest"):
-        if not (CACHE / name).exists():
-            return f"no {CACHE / name}: run the set-up first, or set AWGP_CACHE"
+    if runsc() is None:
+        return f"no gVisor in {CACHE / 'bin'} nor on PATH: make setup, or set AWGP_CACHE"
+    if not GUEST.exists():
+        return f"no {GUEST}: make setup, or set AWGP_CACHE"
     return None
+
+
+def runsc() -> str | None:
+    """The one that the set-up built, else the machine's own."""
+    return shutil.which("runsc", path=str(CACHE / "bin")) or shutil.which("runsc")
 
 
 class PrivateEngine:
@@ -39,13 +51,8 @@ class PrivateEngine:
         self._write_config()
 
     def _write_config(self) -> None:
-        arguments = [
-            "--network=none", "--host-uds=open", "--oci-seccomp", "--platform=systrap", "--directfs=false",
-        ]  # fmt: skip
-        config = {
-            "live-restore": True,
-            "runtimes": {"runsc-awgp": {"path": str(CACHE / "runsc"), "runtimeArgs": arguments}},
-        }
+        runtime = {"path": runsc(), "runtimeArgs": list(RUNSC_ARGUMENTS)}
+        config = {"live-restore": True, "runtimes": {RUNTIME: runtime}}
         (self.folder / "daemon.json").write_text(json.dumps(config))
 
     def start(self) -> None:

@@ -13,7 +13,7 @@ from sandbox.runner import ProbeFailedError
 from sandbox.spec import Limits, RunOutcome
 from tests.sandbox.conftest import RealRunner
 from tests.sandbox.executions import MIB, lab, python, run
-from tests.sandbox.private_engine import CACHE
+from tests.sandbox.private_engine import GUEST
 
 pytestmark = pytest.mark.docker
 
@@ -103,7 +103,7 @@ async def test_the_probe_proves_the_fence(real: RealRunner) -> None:
 
 async def test_the_probe_refuses_a_host_without_gvisor(real: RealRunner) -> None:
     """The control: the same containers under runc, where the defence is off."""
-    host = Host(owner=real.base.name, docker_runtime="runc", guest=(CACHE / "guest").resolve())
+    host = Host(owner=real.base.name, docker_runtime="runc", guest=GUEST.resolve())
     settings = ProbeSettings(real.image, "runc", real.base / "state", real.base / "mounts")
     runner = DockerRunner(real.engine, host, real.failed, Probe(real.engine, settings))
     with pytest.raises(ProbeFailedError) as refusal:

@@ -11,7 +11,7 @@ from sandbox.spec import Limits, RunOutcome
 from tests.sandbox.conftest import RealRunner
 from tests.sandbox.executions import MIB, lab, python, run
 from tests.sandbox.link_world import until
-from tests.sandbox.private_engine import CACHE
+from tests.sandbox.private_engine import GUEST
 from tests.sandbox.specs import spec_of
 
 pytestmark = pytest.mark.docker
@@ -117,7 +117,7 @@ async def test_an_image_from_scratch_runs(real: RealRunner) -> None:
     """One static binary, no shell, no libc, no mount points; the guest stands in for an agent."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        tar.add(CACHE / "guest", "agent")
+        tar.add(GUEST, "agent")
     await real.engine.call(
         lambda client: client.api.import_image_from_data(
             archive.getvalue(), repository="awgp-test/scratch", tag="1", changes=['CMD ["/agent", "/none"]']

@@ -19,7 +19,7 @@ from sandbox.link.messages import KillReason, RunRef
 from sandbox.spec import Limits, RunOutcome, RunSpec
 from tests.sandbox.conftest import RealEngine
 from tests.sandbox.link_world import Broker, MemoryBackend, enrolment, new_key, start_broker, until
-from tests.sandbox.private_engine import CACHE, REPOSITORY, PrivateEngine, missing
+from tests.sandbox.private_engine import GUEST, PACKAGES, REPOSITORY, PrivateEngine, missing
 from tests.sandbox.specs import spec_of
 
 pytestmark = pytest.mark.docker
@@ -45,7 +45,7 @@ class RuntimeProcess:
             "AWGP_RUNTIME_STATE_DIR": str(base / "state"),
             "AWGP_RUNTIME_RUN_DIR": str(base / "mounts"),
             "AWGP_RUNTIME_DOCKER_HOST": docker_host,
-            "AWGP_RUNTIME_GUEST_PATH": str(CACHE / "guest"),
+            "AWGP_RUNTIME_GUEST_PATH": str(GUEST),
             "AWGP_RUNTIME_ENROLMENT_TOKEN": enrolment(broker.backend, tenant_id),
         }
         self.process: asyncio.subprocess.Process | None = None
@@ -235,7 +235,7 @@ async def test_kill_9_of_the_engine_in_mid_run(
 ) -> None:
     from sandbox.image.build import build
 
-    image = await asyncio.to_thread(build, crashing_engine.host, CACHE / "debs", lambda text: None)
+    image = await asyncio.to_thread(build, crashing_engine.host, PACKAGES, lambda text: None)
     tenant = uuid4()
     runtime = RuntimeProcess(broker, tmp_path, crashing_engine.host, tenant)
     await runtime.start()

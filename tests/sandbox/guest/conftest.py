@@ -12,7 +12,7 @@ import docker
 import pytest
 
 from tests.sandbox.conftest import RealEngine
-from tests.sandbox.private_engine import CACHE
+from tests.sandbox.private_engine import GUEST
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def engine(engine_host: RealEngine) -> Iterator[docker.DockerClient]:
 
 @pytest.fixture(scope="session")
 def guest() -> Path:
-    return (CACHE / "guest").resolve()
+    return GUEST.resolve()
 
 
 @pytest.fixture(scope="session")
