@@ -34,7 +34,15 @@ class RunKeeper:
     """The runs that this runtime answers for, until each is acknowledged.
 
     Args:
+        runner: What starts and finds sandboxes.
+        store: What outlives this process.
+        blobs: Where inputs come from.
+        leases: The deadlines.
         tenant_id: The one tenant it is enrolled for.
+        capacity: Sandboxes at once.
+
+    Attributes:
+        courses: By run, each until its result is acknowledged.
         on_course: Called with each new course; the session starts to report it.
     """
 
