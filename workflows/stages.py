@@ -10,7 +10,12 @@ from uuid import UUID
 
 from temporalio import workflow
 from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import ActivityError, TimeoutType, WorkflowAlreadyStartedError
+from temporalio.exceptions import (
+    ActivityError,
+    TimeoutType,
+    WorkflowAlreadyStartedError,
+    is_cancelled_exception,
+)
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 with workflow.unsafe.imports_passed_through():
@@ -230,8 +235,8 @@ class RunStage:
             flow.waited()
             return await flow.read()
         except ActivityError as error:
-            if _never_started(error):
-                flow.waited()  # nobody had a place: the warrant is minted anew, recomputed
+            if is_cancelled_exception(error) or _never_started(error):
+                flow.waited()  # taken out of the queue, or nobody had a place: the warrant is minted anew, recomputed
             else:
                 await self._pause()
             return await flow.read()

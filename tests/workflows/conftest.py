@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.testservice.v1 import LockTimeSkippingRequest, UnlockTimeSkippingRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -50,6 +52,12 @@ async def skipping() -> AsyncIterator[WorkflowEnvironment]:
 
 @pytest.fixture
 async def real() -> AsyncIterator[WorkflowEnvironment]:
+    async with dev_server() as env:
+        yield env
+
+
+@asynccontextmanager
+async def dev_server() -> AsyncGenerator[WorkflowEnvironment]:
     """The real server, in memory: for resets, terminations and what comes through its own command line."""
     extra = [word for key in SEARCH_ATTRIBUTES for word in ("--search-attribute", f"{key.name}=Keyword")]
     env = await WorkflowEnvironment.start_local(
@@ -109,6 +117,23 @@ async def workers(client: Client, world: World, *, runtime: bool = True) -> Asyn
         finally:
             for other in running:
                 await other.__aexit__(None, None, None)
+
+
+async def until_scheduled(env: WorkflowEnvironment, world: World, name: str) -> None:
+    """Until the history holds that activity (a long poll of the server, no sleep)."""
+    await _until(env, world, lambda event: event.activity_task_scheduled_event_attributes.activity_type.name == name)
+
+
+async def until_timer(env: WorkflowEnvironment, world: World) -> None:
+    """Until the workflow waits by a timer."""
+    await _until(env, world, lambda event: event.HasField("timer_started_event_attributes"))
+
+
+async def _until(env: WorkflowEnvironment, world: World, wanted: Callable[[HistoryEvent], bool]) -> None:
+    async with asyncio.timeout(60):
+        async for event in env.client.get_workflow_handle(world.workflow_id).fetch_history_events(wait_new_event=True):
+            if wanted(event):
+                return
 
 
 def tenant_queue_worker(client: Client, world: World, tenant_id: UUID | None = None) -> Worker:

@@ -12,7 +12,7 @@ from activities import signatures as act
 from models.domain.approval import ApprovalStatus
 from models.domain.risk import RiskLevel
 from models.domain.work_item import WorkItemStatus as S
-from tests.workflows.conftest import clock_runs, tenant_queue_worker, workers
+from tests.workflows.conftest import clock_runs, tenant_queue_worker, until_scheduled, workers
 from tests.workflows.world import World, in_
 from workflows.names import approval_workflow_id, work_item_workflow_id
 from workflows.work_item import WorkItemWorkflow
@@ -170,14 +170,6 @@ async def test_cancel_at_any_point(real: WorkflowEnvironment, state: str, throug
             await real.client.get_workflow_handle(approval_workflow_id(world.approval_id)).result()
             assert world.approval is ApprovalStatus.CANCELLED
     assert (world.status, world.terminal) == (S.CANCELLED, 1)
-
-
-async def until_scheduled(env: WorkflowEnvironment, world: World, name: str) -> None:
-    """Until the history holds that activity (a long poll of the server, no sleep)."""
-    async for event in handle_of(env, world).fetch_history_events(wait_new_event=True):
-        attributes = event.activity_task_scheduled_event_attributes
-        if attributes.activity_type.name == name:
-            return
 
 
 async def test_a_halt_holds_until_it_is_lifted(real: WorkflowEnvironment) -> None:

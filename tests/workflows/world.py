@@ -57,6 +57,10 @@ class World:
     broken: dict[str, Exception] = field(default_factory=dict)
     terminal: int = 0
 
+    @property
+    def workflow_id(self) -> str:
+        return f"work-item/{self.tenant_id}/{self.work_item_id}"
+
     def saw(self, step: str) -> asyncio.Event:
         """Set once that step was asked for."""
         return self.seen.setdefault(step, asyncio.Event())
