@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sandbox.runtime_settings import RuntimeSettings
 from tests.chaos.cells import KILLED, STATES, Cell
-from tests.chaos.herd import Animal, Herd, StateMissedError, statuses_at
+from tests.chaos.herd import LONG_SECONDS, Animal, Herd, StateMissedError, statuses_at
 from tests.e2e.client import Console
 from tests.e2e.recount import Recount
 from tests.e2e.temporal_cli import TemporalCli, workflow_of
@@ -94,8 +94,8 @@ class Harness:
     async def kill(self, process: str) -> None:
         """Kill -9 while items wait, are queued and run; half of the decisions fall while the process is dead."""
         missing = {state: Cell(f"kill {process}", state) for state in STATES}
-        for _ in range(TRIES):
-            herd = Herd(self._console.user("alice"), self._console.user("anton"))
+        for number in range(TRIES):
+            herd = Herd(self._console.user("alice"), self._console.user("anton"), LONG_SECONDS * 2**number)
             try:
                 await herd.gather(waiting=2, running=self._capacity, queued=2)
                 pid = self._stack.pid(process)
@@ -125,9 +125,9 @@ class Harness:
     async def strike_workflows(self) -> None:
         """Terminate and reset the workflows of items that wait and that run, with Temporal's own command."""
         kinds = {"waiting": ("FirstWorkflowTask",), "running": ("FirstWorkflowTask", "LastWorkflowTask")}
-        for _ in range(TRIES):
-            doomed = Herd(self._console.user("gina"), self._console.user("georg"))
-            spared = Herd(self._console.user("gina"), self._console.user("georg"))
+        for number in range(TRIES):
+            doomed = Herd(self._console.user("gina"), self._console.user("georg"), LONG_SECONDS * 2**number)
+            spared = Herd(self._console.user("gina"), self._console.user("georg"), LONG_SECONDS * 2**number)
             try:
                 await asyncio.gather(
                     doomed.gather(waiting=1, running=1, queued=0), spared.gather(waiting=1, running=2, queued=0)

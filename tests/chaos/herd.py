@@ -15,8 +15,9 @@ from tests.e2e import work
 from tests.e2e.client import PAUSE_SECONDS, ProblemError, User, patiently
 from tests.e2e.recount import Recount
 
-LONG_SECONDS = 9.0
-"""A run that is to be struck: long enough that its process is dead and back while it still prints."""
+LONG_SECONDS = 10.0
+"""A run that is to be struck: long enough that its process is dead and back while it still prints. Doubled when it was
+too short for a busy machine."""
 SHORT_SECONDS = 0.5
 STATE_WITHIN_SECONDS = 60.0
 
@@ -41,10 +42,12 @@ class Herd:
     Attributes:
         requester: Asks for them.
         approver: Decides on those that wait.
+        seconds: How long those that are to be struck while they run go on.
     """
 
     requester: User
     approver: User
+    seconds: float = LONG_SECONDS
     members: list[Animal] = field(default_factory=list[Animal])
 
     def of(self, state: str) -> list[Animal]:
@@ -57,7 +60,7 @@ class Herd:
             StateMissedError: Not all came there in time.
         """
         slug = await work.sleeper(self.requester)
-        await asyncio.gather(*(self._ask(slug, "running", "L0", LONG_SECONDS) for _ in range(running)))
+        await asyncio.gather(*(self._ask(slug, "running", "L0", self.seconds) for _ in range(running)))
         await asyncio.gather(*(self._ask(slug, "waiting", "L3", SHORT_SECONDS) for _ in range(waiting)))
         # INVARIANT: these find every place taken, because `running` is the runtime's capacity.
         await self._all_in("running", "waiting")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 from uuid import UUID, uuid4
 
 import aiohttp
@@ -23,6 +23,7 @@ from api.schemas.work_items import DryRunAnswer, EventAnswer, WorkItemAnswer
 from models.domain.views import ApprovalContext, ChainReport, HaltState
 from workers.stack.stack import Stack
 
+T = TypeVar("T")
 Json = dict[str, Any]
 PAUSE_SECONDS = 0.15
 AWAY = (aiohttp.ClientConnectionError, TimeoutError)
@@ -139,10 +140,11 @@ class User:
         """Ask for work. A request that finds the API away is repeated under its key, as a client should."""
         headers = {"Idempotency-Key": key or str(uuid4())}
 
-        async def once() -> Any:
-            return await self.call("POST", "/v1/work-items", body, headers=headers)
+        async def once() -> WorkItemAnswer:
+            answer = await self.call("POST", "/v1/work-items", body, headers=headers)
+            return WorkItemAnswer.model_validate(answer)
 
-        return WorkItemAnswer.model_validate(await patiently(once))
+        return await patiently(once)
 
     async def dry_run(self, body: Json) -> DryRunAnswer:
         return DryRunAnswer.model_validate(await self.call("POST", "/v1/work-items/dry-run", body))
@@ -155,6 +157,7 @@ class User:
         item_id: UUID,
         holds: Callable[[WorkItemAnswer], bool] | Collection[str],
         seconds: float = 60,
+        pause: float = PAUSE_SECONDS,
     ) -> WorkItemAnswer:
         """Read the item until it holds; a final status that does not is an error at once.
 
@@ -176,12 +179,12 @@ class User:
                 return last
             if last is not None and last.status.is_final:
                 raise AssertionError(f"{item_id} is {last.status} ({last.outcome}, {last.reason!r})")
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(pause)
         raise AssertionError(f"{item_id} did not get there in {seconds:.0f} s: {last}")
 
-    async def ended(self, item_id: UUID, seconds: float = 90) -> WorkItemAnswer:
+    async def ended(self, item_id: UUID, seconds: float = 90, pause: float = PAUSE_SECONDS) -> WorkItemAnswer:
         """The item once it is final, however it ended."""
-        return await self.until(item_id, lambda item: item.status.is_final, seconds)
+        return await self.until(item_id, lambda item: item.status.is_final, seconds, pause)
 
     async def cancel(self, item_id: UUID, reason: str = "not needed any more") -> WorkItemAnswer:
         answer = await self.call("POST", f"/v1/work-items/{item_id}/cancel", {"reason": reason})
@@ -222,11 +225,12 @@ class User:
 
     async def output(self, item_id: UUID) -> str:
         """All that the run has said so far."""
-        pieces: list[str] = []
-        async for event in self.events(item_id, follow=False):
-            if event.name == "log":
-                pieces.append(str(event.data["text"]))
-        return "".join(pieces)
+
+        async def once() -> str:
+            events = self.events(item_id, follow=False)
+            return "".join([str(event.data["text"]) async for event in events if event.name == "log"])
+
+        return await patiently(once)
 
     # --- Deciding ---------------------------------------------------------------------------------------------------
 
@@ -238,7 +242,7 @@ class User:
         """The open approval of an item, once this user sees it."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            found = [each for each in await self.approvals() if each.work_item_id == item_id]
+            found = [each for each in await patiently(self.approvals) if each.work_item_id == item_id]
             if found:
                 return found[0]
             await asyncio.sleep(PAUSE_SECONDS)
@@ -277,7 +281,7 @@ class User:
         return ChainReport.model_validate(await self.call("GET", "/v1/audit/verify"))
 
 
-async def patiently(once: Callable[[], Any], seconds: float = 60) -> Any:
+async def patiently(once: Callable[[], Awaitable[T]], seconds: float = 60) -> T:
     """Repeat what may be repeated while the API says that it, or what it stands on, is away."""
     deadline = time.monotonic() + seconds
     while True:
