@@ -39,7 +39,7 @@ class RuntimeSettings(BaseSettings):
     runtime_name: str = "runtime"
     capacity: int = Field(default=4, ge=1, le=256)
     enrolment_token: str | None = None
-    guest_path: Path = Path(".awgp/cache/guest")
+    guest_path: Path = Path(".awgp/cache/bin/awgp-guest")
     warrant_jwks: str | None = None
     probe_image: str = "awgp/sandbox:latest"
     containerd_socket: str | None = None
