@@ -18,6 +18,7 @@ from models.repositories import paging
 from models.repositories.audit import Filter
 from models.services import tenants
 from models.storage.audit_chain import GENESIS, event_hash
+from models.storage.db import Database
 from models.tables.records import AuditEventRow
 
 __all__ = ["Filter", "export", "list_page", "verify"]
@@ -75,19 +76,25 @@ async def verify(session: AsyncSession, principal: Principal, tenant_id: UUID | 
     return ChainReport(tenant_id=trail, whole=True, events=seq, head_seq=head_seq, head_hash=head_hash, words=words)
 
 
-async def export(session: AsyncSession, principal: Principal, tenant_id: UUID | None = None) -> AsyncGenerator[str]:
+async def export(db: Database, principal: Principal, tenant_id: UUID | None = None) -> AsyncGenerator[str]:
     """A trail as JSON lines in the chain's order, enough to verify it without the database.
+
+    Each batch is a transaction of its own, so that a reader who takes long keeps no connection from others.
 
     Raises:
         NotFound: The principal's company does not see that tenant.
     """
-    trail = await _trail(session, principal, tenant_id)
+    async with db.session_for(principal) as session:
+        trail = await _trail(session, principal, tenant_id)
     seq = 0
-    while batch := await rows.batch(session, trail, seq, BATCH):
-        for row in batch:
-            yield json.dumps(exported(row), sort_keys=True, separators=(",", ":")) + "\n"
-        seq = batch[-1].seq
-        session.expunge_all()
+    while True:
+        async with db.session_for(principal) as session:
+            batch = [exported(row) for row in await rows.batch(session, trail, seq, BATCH)]
+        for event in batch:
+            yield json.dumps(event, sort_keys=True, separators=(",", ":")) + "\n"
+        if len(batch) < BATCH:
+            return
+        seq = batch[-1]["seq"]
 
 
 def exported(row: AuditEventRow) -> dict[str, Any]:

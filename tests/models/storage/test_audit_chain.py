@@ -21,8 +21,14 @@ async def verified(db: Database, who: Principal, company: Company) -> ChainRepor
 
 
 async def lines(db: Database, who: Principal, company: Company) -> list[str]:
-    async with db.session_for(who) as session:
-        return [line async for line in audit_trail.export(session, who, company.id)]
+    return [line async for line in audit_trail.export(db, who, company.id)]
+
+
+async def test_a_slow_reader_of_an_export_keeps_no_connection(db: Database, acme: Company) -> None:
+    reading = audit_trail.export(db, acme.auditor, acme.id)
+    await anext(reading)
+    assert db.engine.sync_engine.pool.status().endswith("Current Checked out connections: 0")
+    await reading.aclose()
 
 
 async def test_a_trail_written_by_many_at_once_is_whole(
