@@ -13,6 +13,7 @@ from activities.signatures import ReconcileInput, ReconcileOutput
 from models.domain.principal import service_principal
 from models.domain.work_item import WorkItemStatus
 from models.repositories import reconciliation as rows
+from models.repositories import reservations
 from models.repositories.reconciliation import Found
 from models.services import approvals, money
 from models.services.reconciliation import Settled, settle_without_workflow
@@ -73,11 +74,19 @@ class Reconciliation:
         """Free holds whose work has ended; make the audit trail's partitions ahead."""
         released = 0
         for tenant_id in await rows.tenants_with_leaked_holds(self._system):
-            principal = service_principal("reconcile", tenant_id)
-            async with self._app.session_for(principal) as session:
-                released += await money.free_leaked(session, principal, given.limit)
+            released += await self._free_leaked(tenant_id, given.limit)
         await rows.make_audit_partitions(self._system)
         return ReconcileOutput(seen=released, released=released)
+
+    async def _free_leaked(self, tenant_id: UUID, limit: int) -> int:
+        """Each hold in a transaction of its own: the budgets of one are not kept while the next item is waited for."""
+        principal = service_principal("reconcile", tenant_id)
+        async with self._app.session_for(principal) as session:
+            found = await reservations.leaked(session, tenant_id, limit)
+        for work_item_id in found:
+            async with self._app.session_for(principal) as session:
+                await money.release(session, principal, work_item_id)
+        return len(found)
 
     async def _work_item(self, found: Found) -> str:
         state = await self._eyes.describe_work_item(found.tenant_id, found.id)

@@ -178,14 +178,6 @@ async def settle(
     return charged
 
 
-async def free_leaked(session: AsyncSession, principal: Principal, limit: int = 200) -> int:
-    """Free the holds of the session's tenant whose work has ended; answers how many."""
-    found = await rows.leaked(session, session.info["tenant_id"], limit)
-    for work_item_id in found:
-        await release(session, principal, work_item_id)
-    return len(found)
-
-
 async def _held(session: AsyncSession, reservation: ReservationRow) -> Held:
     return Held(await rows.lines(session, reservation), await rows.everything_lines(session, reservation))
 
