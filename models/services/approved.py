@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from models.domain.approval import ApprovalStatus, DecisionView, Human, Verdict
+from models.domain.approval import ApprovalStatus, DecisionView, Human
 from models.domain.risk import RiskLevel
 from models.repositories import approvals as approval_rows
 from models.repositories import assistants as assistant_rows
@@ -15,6 +15,7 @@ from models.repositories import tenants as tenant_rows
 from models.repositories import work_items as item_rows
 from models.rules.approval import requirement_for, tally
 from models.services import policies
+from models.services.approval_views import decision_view
 from models.tables.tenancy import PrincipalRow
 from models.tables.work import DecisionRow, WorkItemRow
 
@@ -56,14 +57,9 @@ async def _holding_of(session: AsyncSession, tenant_id: UUID) -> UUID:
 
 
 def _vote(row: DecisionRow, holding: UUID) -> DecisionView:
-    return DecisionView(
-        tenant_id=row.decider_tenant_id,
-        user_id=row.decider_id,
-        subject=row.decider_subject,
-        email=getattr(row, "decider_email", None),
-        verdict=Verdict(row.verdict),
-        as_holding=row.decider_is_holding and row.decider_tenant_id == holding,
-    )
+    """As it was recorded, and of the holding only if that is the holding."""
+    vote = decision_view(row)
+    return vote.model_copy(update={"as_holding": vote.as_holding and vote.tenant_id == holding})
 
 
 async def _requesters(session: AsyncSession, item: WorkItemRow) -> list[Human]:
