@@ -21,6 +21,9 @@ from workers.stack.stack import Stack
 
 TRIES = 3
 """How often a strike that missed its state is tried again."""
+DOOMED_SECONDS = 110.0
+"""A run whose workflow is terminated: longer than the minute until reconciliation sees it. (One that ends well before
+that is settled as what it is.)"""
 ENDED_WITHIN_SECONDS = 150.0
 """After a strike. The longest thing waited for: `follow_run` is given to another broker 30 s after one died, and a
 terminated workflow's item is settled by the next two runs of the reconciliation, a minute apart."""
@@ -82,11 +85,12 @@ class Harness:
 
     async def round(self, processes: Sequence[str] = KILLED) -> None:
         """Every blow on every state, once; cells that were missed are tried again."""
-        on_workflows = asyncio.create_task(self.strike_workflows())
-        await asyncio.wait({on_workflows}, timeout=30)  # Its blows fall in a quiet house; its waiting is shared.
-        for process in processes:
-            await self.kill(process)
-        await on_workflows
+        struck = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.strike_workflows(struck))
+            await struck.wait()  # These blows fall in a quiet house; the waiting afterwards is shared.
+            for process in processes:
+                await self.kill(process)
         self.rounds += 1
 
     # --- Blows ------------------------------------------------------------------------------------------------------
@@ -122,11 +126,14 @@ class Harness:
             self._say(f"  kill {process}: {', '.join(missing)} missed")
         self._faults.append(f"kill {process}: never struck {', '.join(missing)}")
 
-    async def strike_workflows(self) -> None:
-        """Terminate and reset the workflows of items that wait and that run, with Temporal's own command."""
+    async def strike_workflows(self, struck: asyncio.Event) -> None:
+        """Terminate and reset the workflows of items that wait and that run, with Temporal's own command.
+
+        `struck` is set when the blows have fallen, or have missed for good.
+        """
         kinds = {"waiting": ("FirstWorkflowTask",), "running": ("FirstWorkflowTask", "LastWorkflowTask")}
         for number in range(TRIES):
-            doomed = Herd(self._console.user("gina"), self._console.user("georg"), LONG_SECONDS * 2**number)
+            doomed = Herd(self._console.user("gina"), self._console.user("georg"), DOOMED_SECONDS)
             spared = Herd(self._console.user("gina"), self._console.user("georg"), LONG_SECONDS * 2**number)
             try:
                 await asyncio.gather(
@@ -143,12 +150,14 @@ class Harness:
             for state, how in kinds.items():
                 for animal, kind in zip(spared.of(state), how, strict=True):
                     await self._temporal.reset(workflow_of(animal.tenant_id, animal.id), kind)
+            struck.set()
             await spared.approve(spared.of("waiting")[0])
             await asyncio.gather(self._settle(spared), self._settle(doomed, "halted"))
             for blow, herd in (("terminate", doomed), ("reset", spared)):
                 for state in self._struck(herd.members, before, moment):
                     self.seen[Cell(blow, state)] += 1
             return
+        struck.set()
         self._faults.append("terminate, reset: never struck")
 
     # --- Looking ----------------------------------------------------------------------------------------------------
