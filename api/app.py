@@ -29,6 +29,7 @@ from api.routes import (
     work_items,
 )
 from api.schemas.fields import Problem
+from models.services.noise import NoiseMeter
 
 ROUTERS = (
     health.router, people.router, assistants.router, files.router, work_items.router, logs.router, approvals.router,
@@ -56,11 +57,14 @@ def create_app(deps: Deps) -> FastAPI:
         try:
             yield
         finally:
+            await noise.close()
             for close in deps.close:
                 await close()
 
+    noise = NoiseMeter(deps.db)
     app = describe(lifespan)
     app.state.deps = deps
+    app.state.noise = noise
     app.state.seen_principals = SeenPrincipals()
     app.add_middleware(BodyGuard, max_bytes=deps.settings.max_body_bytes)
     app.add_middleware(problems.LastResort)

@@ -16,6 +16,7 @@ from api.tokens import Claims
 from models.domain.errors import Forbidden, Unauthenticated
 from models.domain.principal import Principal, PrincipalKind
 from models.services import audit, principals, tenants
+from models.services.noise import NoiseMeter
 
 SEEN_SECONDS = 300
 """How long a principal's row is taken as known; what the token says is read from the token each time."""
@@ -53,9 +54,7 @@ async def caller(request: Request, given: Given, credentials: Credentials) -> Pr
         Unauthenticated: No token, or one that does not hold.
         Forbidden: The tenant is unknown, or no role of the principal's is in the route's row.
     """
-    if credentials is None:
-        raise Unauthenticated("Send a bearer token: Authorization: Bearer <JWT>.")
-    claims = await given.tokens.verify(credentials.credentials)
+    claims = await _claims(request, given, credentials)
     principal = await _known(given, request, claims)
     route = request.scope.get("route")
     if not isinstance(route, APIRoute):
@@ -66,6 +65,18 @@ async def caller(request: Request, given: Given, credentials: Credentials) -> Pr
         await _record_refusal(given, principal, f"{request.method} {route.path}", refusal)
         raise
     return principal
+
+
+async def _claims(request: Request, given: Deps, credentials: HTTPAuthorizationCredentials | None) -> Claims:
+    """What the token says. One that does not hold is counted: it has no tenant whose trail could take it."""
+    noise: NoiseMeter = request.app.state.noise
+    try:
+        if credentials is None:
+            raise Unauthenticated("Send a bearer token: Authorization: Bearer <JWT>.")
+        return await given.tokens.verify(credentials.credentials)
+    except Unauthenticated:
+        noise.count("unauthenticated")
+        raise
 
 
 async def _record_refusal(given: Deps, principal: Principal, route: str, refusal: Forbidden) -> None:

@@ -150,7 +150,7 @@ async def record_refused(db: Database, runtime_id: UUID, tenant_id: UUID, reason
 
 
 async def _count_noise(db: Database, what: str) -> None:
-    await db.change("select count_noise(:what)", what=what)
+    await db.change("select count_noise(:what, 1)", what=what)
 
 
 async def _print_token(slug: str) -> int:

@@ -85,9 +85,9 @@ def upgrade() -> None:
     op.execute("GRANT SELECT, UPDATE ON outbox TO awgp_system")
     op.execute("GRANT SELECT, INSERT, UPDATE ON noise TO awgp_finder")
     for statement in definer_function(
-        "count_noise(what text) RETURNS void LANGUAGE sql",
-        """INSERT INTO noise VALUES (what, (now() AT TIME ZONE 'UTC')::date, 1)
-           ON CONFLICT (kind, day) DO UPDATE SET seen = noise.seen + 1""",
+        "count_noise(what text, many bigint) RETURNS void LANGUAGE sql",
+        """INSERT INTO noise VALUES (what, (now() AT TIME ZONE 'UTC')::date, greatest(many, 0))
+           ON CONFLICT (kind, day) DO UPDATE SET seen = noise.seen + excluded.seen""",
     ):
         op.execute(statement)
     op.execute("REVOKE CREATE ON SCHEMA public FROM awgp_finder")
