@@ -7,7 +7,7 @@ import contextlib
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import FailureError
+from temporalio.exceptions import ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities import signatures as act  # stubs and value types: pure
@@ -22,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
         STATUS,
         TENANT,
         WorkItemStart,  # the input's type: the client's and ours must be one
+        work_item_workflow_id,
     )
     from workflows.stages import (  # no state; tests/architecture keeps clocks and chance out
         ApprovalStage,
@@ -64,9 +65,11 @@ class WorkItemWorkflow:
         nothing that is under way is cut off in the middle.
 
         Raises:
-            FailureError: A domain error, such as an item that does not exist.
+            FailureError: A domain error, such as an item that does not exist, or one that has a workflow already.
             CancelledError: The item is closed, and the cancellation was asked of Temporal.
         """
+        if workflow.info().workflow_id != work_item_workflow_id(given.tenant_id, given.work_item_id):
+            raise ApplicationError("this workflow does not bear the item's id", type="forbidden", non_retryable=True)
         body = asyncio.create_task(self._live())
         cancelled: asyncio.CancelledError | None = None
         try:

@@ -119,9 +119,12 @@ async def workers(client: Client, world: World, *, runtime: bool = True) -> Asyn
                 await other.__aexit__(None, None, None)
 
 
-async def until_scheduled(env: WorkflowEnvironment, world: World, name: str) -> None:
-    """Until the history holds that activity (a long poll of the server, no sleep)."""
-    await _until(env, world, lambda event: event.activity_task_scheduled_event_attributes.activity_type.name == name)
+async def until_scheduled(env: WorkflowEnvironment, world: World, name: str) -> str:
+    """Until the history holds that activity (a long poll of the server, no sleep); its id."""
+    event = await _until(
+        env, world, lambda event: event.activity_task_scheduled_event_attributes.activity_type.name == name
+    )
+    return event.activity_task_scheduled_event_attributes.activity_id
 
 
 async def until_timer(env: WorkflowEnvironment, world: World) -> None:
@@ -129,11 +132,12 @@ async def until_timer(env: WorkflowEnvironment, world: World) -> None:
     await _until(env, world, lambda event: event.HasField("timer_started_event_attributes"))
 
 
-async def _until(env: WorkflowEnvironment, world: World, wanted: Callable[[HistoryEvent], bool]) -> None:
+async def _until(env: WorkflowEnvironment, world: World, wanted: Callable[[HistoryEvent], bool]) -> HistoryEvent:
     async with asyncio.timeout(60):
         async for event in env.client.get_workflow_handle(world.workflow_id).fetch_history_events(wait_new_event=True):
             if wanted(event):
-                return
+                return event
+    raise AssertionError("the workflow closed without it")
 
 
 def tenant_queue_worker(client: Client, world: World, tenant_id: UUID | None = None) -> Worker:

@@ -43,6 +43,9 @@ class World:
     remind_at: tuple[datetime, ...] = ()
     attempt: int = 0
     claimed: bool = False
+    claims: int = 0
+    warrant: int = 0
+    """The attempt that a live warrant lets run; 0: there is none."""
     outcome: str = ""
     restartable: bool = True
     claim_before: Callable[[], datetime | None] = lambda: None
@@ -251,10 +254,11 @@ def _run(world: World) -> list[Callable[..., Any]]:  # noqa: C901 - one small fu
             return act.WarrantOutput(state=act.WarrantState.HALTED, words="everything is halted")
         if not world.money:
             return act.WarrantOutput(state=act.WarrantState.BUDGET)
+        world.warrant = world.attempt + 1
         return act.WarrantOutput(
             state=act.WarrantState.MINTED,
             run_id=world.run_id,
-            attempt=world.attempt + 1,
+            attempt=world.warrant,
             claim_before=world.claim_before(),
         )
 
@@ -263,13 +267,13 @@ def _run(world: World) -> list[Callable[..., Any]]:  # noqa: C901 - one small fu
         world.note("place")
         if world.status.is_final:
             return act.PlaceOutput(state=act.PlaceState.ENDED)
-        if world.claimed and world.attempt == given.attempt:
-            return act.PlaceOutput(state=act.PlaceState.PLACED)
+        if world.claimed or given.attempt != world.warrant or given.run_id != world.run_id:
+            return act.PlaceOutput(state=act.PlaceState.STALE)
         answer = world.place_answers.pop(0) if world.place_answers else act.PlaceState.PLACED
         if isinstance(answer, Exception):
             raise answer
         if answer is act.PlaceState.PLACED:
-            assert given.attempt == world.attempt + 1
+            world.claims, world.warrant = world.claims + 1, 0
             world.claimed, world.attempt, world.status = True, given.attempt, S.RUNNING
         return act.PlaceOutput(state=answer)
 
