@@ -98,7 +98,10 @@ class RunKeeper:
             claims = check_warrant(place, jwks, self._tenant_id, time.time())
         except WarrantRefusedError as error:
             return str(error)
-        deadline = self._leases.grant(run, place.lease_seconds)
+        deadline = self._leases.grant(run, place.lease_seconds, place.heartbeat_id)
+        if self._leases.remaining(run) <= 0:
+            self._leases.drop(run)
+            return "it came after its lease was over"
         placement = Placement(run=run, spec=place.spec, jti=claims.jti)
         course = self._course(placement)
         self.courses[run] = course  # Before the first await: two placements never share a place.

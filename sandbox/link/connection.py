@@ -40,6 +40,7 @@ class RuntimeConnection:
         self.runtime = runtime
         self.seat = Seat(runtime.runtime_id, runtime.tenant_id, runtime.capacity)
         self.unheard: Heartbeat | None = None
+        self.newest_heartbeat: int | None = None
         self.session_token = secrets.token_urlsafe(32)
         self._token_hash = hashlib.sha256(self.session_token.encode()).digest()
         self._socket = socket
@@ -100,7 +101,7 @@ class RuntimeConnection:
         message = parse_from_runtime(text)
         match message:
             case Heartbeat():
-                self.unheard = message
+                self.unheard, self.newest_heartbeat = message, message.heartbeat_id
                 places.heard(self.seat, message.live)
                 await self._backend.on_heartbeat(self.runtime, message.live)
             case Placed():

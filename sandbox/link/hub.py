@@ -96,6 +96,7 @@ class RuntimeHub:
             warrant=warrant,
             spec=spec,
             lease_seconds=self.times.lease_seconds,
+            heartbeat_id=connection.newest_heartbeat,
         )
         try:
             async with asyncio.timeout(wait_seconds):

@@ -36,9 +36,14 @@ class Leases:
         self._deadlines: dict[RunRef, float] = {}
         self._sent: dict[int, float] = {}
 
-    def grant(self, run: RunRef, seconds: float) -> float:
-        """A run was placed now; returns its deadline."""
-        self._deadlines[run] = self._clock() + seconds
+    def grant(self, run: RunRef, seconds: float, heartbeat_id: int | None = None) -> float:
+        """A run was placed; returns its deadline, counted from the heartbeat's sending (None: from now).
+
+        A heartbeat that is not known any more was too long ago.
+        """
+        now = self._clock()
+        since = now if heartbeat_id is None else self._sent.get(heartbeat_id, now - seconds)
+        self._deadlines[run] = since + seconds
         return self._deadlines[run]
 
     def restore(self, run: RunRef, deadline: float) -> None:

@@ -115,7 +115,11 @@ class Refused(Value):
 
 
 class Place(Value):
-    """A claimed run, with the warrant to run it."""
+    """A claimed run, with the warrant to run it.
+
+    Its lease counts from the sending of the named heartbeat, the newest that the broker had heard: a frame that lay
+    about while the runtime's process stood still starts nothing.
+    """
 
     type: Literal["place"] = "place"
     run_id: UUID
@@ -123,6 +127,7 @@ class Place(Value):
     warrant: str
     spec: RunSpec
     lease_seconds: float
+    heartbeat_id: int | None = None
 
 
 class Renewed(Value):

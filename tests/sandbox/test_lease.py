@@ -68,3 +68,16 @@ def test_what_is_left_is_never_negative_and_nothing_for_the_unknown() -> None:
     assert leases.remaining(run) == 70
     clock.now += 100
     assert leases.remaining(run) == 0
+
+
+def test_a_placement_that_lay_about_has_no_lease_any_more() -> None:
+    clock, run = Clock(), RunRef(run_id=uuid4(), attempt=1)
+    leases = Leases(clock)
+    leases.heartbeat_sent(7)
+    clock.now += 5
+    assert leases.grant(run, 120, 7) == 1120
+    clock.now += 200  # The process stood still, and the frame waited in its socket.
+    leases.grant(run, 120, 7)
+    assert leases.expired() == [run]
+    leases.grant(run, 120, 99)
+    assert leases.remaining(run) == 0
