@@ -77,22 +77,10 @@ class AlreadyDecided(AwgpError):
     type, title, status = "already-decided", "Already decided", 409
 
 
-class BudgetExceeded(AwgpError):
-    """No budget holds the worst case; carries scope, limit, spent, reserved, needed and reset."""
-
-    type, title, status = "budget-exceeded", "No budget left", 402
-
-
 class WarrantRefused(AwgpError):
     """A warrant was not minted or does not hold; `code` says why."""
 
     type, title, status = "warrant-refused", "No leave to run", 403
-
-
-class Halted(AwgpError):
-    """Everything, the tenant or the assistant is halted."""
-
-    type, title, status = "halted", "Halted", 423
 
 
 class DependencyAway(AwgpError):

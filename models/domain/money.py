@@ -8,7 +8,6 @@ from pydantic import Field
 NanoUsd = NewType("NanoUsd", int)
 
 NANO_PER_USD = 1_000_000_000
-NANO_PER_CENT = NANO_PER_USD // 100
 PPM = 1_000_000
 """Shares are parts per million, so that half of a budget is an integer too."""
 
