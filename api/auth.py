@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import AsyncGenerator
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import Depends, Request
 from fastapi.routing import APIRoute
@@ -12,10 +14,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api import access
 from api.deps import Deps, Given
+from api.problems import to_domain
 from api.tokens import Claims
-from models.domain.errors import Forbidden, Unauthenticated
+from models.domain.errors import Forbidden, NotFound, Unauthenticated
 from models.domain.principal import Principal, PrincipalKind
-from models.services import audit, principals, tenants
+from models.services import audit, principals, tenants, work_items
 from models.services.noise import NoiseMeter
 
 SEEN_SECONDS = 300
@@ -47,8 +50,11 @@ class SeenPrincipals:
             self._seen.popitem(last=False)
 
 
-async def caller(request: Request, given: Given, credentials: Credentials) -> Principal:
+async def caller(request: Request, given: Given, credentials: Credentials) -> AsyncGenerator[Principal]:
     """The principal behind the request, allowed to call this route.
+
+    What refuses a known principal, the table here or a service behind the route, is audited here and nowhere else;
+    `NotDecidable` is none of these: who decides audits it in the item's own trail.
 
     Raises:
         Unauthenticated: No token, or one that does not hold.
@@ -61,10 +67,20 @@ async def caller(request: Request, given: Given, credentials: Credentials) -> Pr
         raise Forbidden("No route, no right.")
     try:
         access.require(principal, request.method, route.path)
-    except Forbidden as refusal:
-        await _record_refusal(given, principal, f"{request.method} {route.path}", refusal)
+        yield principal
+    except Exception as error:
+        refusal = to_domain(error)
+        if isinstance(refusal, Forbidden):
+            await _record_refusal(given, principal, f"{request.method} {route.path}", refusal, _item_of(request))
         raise
-    return principal
+
+
+def _item_of(request: Request) -> UUID | None:
+    """The work item that the path names, if it is one's id at all."""
+    try:
+        return UUID(request.path_params["work_item_id"])
+    except (KeyError, ValueError):
+        return None
 
 
 async def _claims(request: Request, given: Deps, credentials: HTTPAuthorizationCredentials | None) -> Claims:
@@ -79,15 +95,25 @@ async def _claims(request: Request, given: Deps, credentials: HTTPAuthorizationC
         raise
 
 
-async def _record_refusal(given: Deps, principal: Principal, route: str, refusal: Forbidden) -> None:
-    """Audited in a transaction of its own: the one that was asked for never begins."""
+async def _record_refusal(
+    given: Deps, principal: Principal, route: str, refusal: Forbidden, work_item_id: UUID | None
+) -> None:
+    """Audited in a transaction of its own: the one that was asked for never began, or is rolled back.
+
+    In the item's timeline only where the principal's company sees the item: the path is the caller's word.
+    """
     async with given.db.session_for(principal) as session:
+        try:
+            item = work_item_id and (await work_items.read(session, principal, work_item_id)).id
+        except NotFound:
+            item = None
         audit.record(
             session,
             principal,
             kind="access.refused",
             subject=f"route/{route}",
-            summary=f"{principal.display_name or principal.subject} may not call {route}",
+            summary=f"{principal.display_name or principal.subject} may not call {route}: {refusal.detail}",
+            work_item_id=item,
             data={"roles": sorted(principal.roles), "detail": refusal.detail},
         )
 

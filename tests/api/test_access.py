@@ -13,6 +13,7 @@ from api.openapi import TARGET, text
 from models.domain.principal import Principal, PrincipalKind, Role
 from tests.api.conftest import Client
 from tests.fixtures.companies import Company
+from tests.fixtures.work import Work
 
 
 def test_routes_and_table_are_the_same() -> None:
@@ -84,6 +85,45 @@ async def test_a_role_too_few_is_said(api: Client, acme: Company) -> None:
     assert problem["roles_needed"] == ["holding_admin", "tenant_admin"]
     (event,) = (await api.get("/v1/audit?kind=access.refused", acme.auditor)).ok()["items"]
     assert (event["subject"], event["actor_id"]) == ("route/POST /v1/policies", acme.requester.subject)
+
+
+async def test_what_a_service_refuses_is_audited_once_and_in_the_items_timeline(
+    api: Client, acme: Company, globex: Company, holding: Company, work: Work
+) -> None:
+    item = await work.assessed(acme, "L3")
+    anybody = api.issuer.token(acme.second, realm_access={"roles": ["requester"]})
+    path = f"/v1/work-items/{item.id}/cancel"
+    (await api.post(path, anybody, {})).problem(403)
+    (await api.post(path, globex.requester, {})).problem(404)
+    (await api.post("/v1/halts", acme.admin, {"scope": "everything"})).problem(403)
+    await api.post("/v1/halts", holding.admin, {"scope": "tenant", "tenant_id": str(acme.id)})
+    (await api.post("/v1/halts/lift", acme.admin, {"scope": "tenant"})).problem(403)
+    everything = {"scope": "everything", "window": "month", "limit": "5 USD"}
+    (await api.call("PUT", "/v1/budgets", acme.admin, json=everything)).problem(403)
+    events = (await api.get("/v1/audit?kind=access.refused", acme.auditor)).ok()["items"]
+    assert [(event["subject"], event["work_item_id"]) for event in reversed(events)] == [
+        ("route/POST /v1/work-items/{work_item_id}/cancel", str(item.id)),
+        ("route/POST /v1/halts", None),
+        ("route/POST /v1/halts/lift", None),
+        ("route/PUT /v1/budgets", None),
+    ]
+    assert (await api.get("/v1/audit?kind=access.refused", globex.auditor)).ok()["items"] == []
+
+
+async def test_an_item_that_the_caller_does_not_see_is_not_named(api: Client, acme: Company) -> None:
+    """The path is the caller's word: no foreign or invented id gets into the trail's column."""
+    made_up = "01890000-0000-7000-8000-000000000000"
+    (await api.post(f"/v1/work-items/{made_up}/cancel", acme.approver, {})).problem(403)
+    (event,) = (await api.get("/v1/audit?kind=access.refused", acme.auditor)).ok()["items"]
+    assert event["work_item_id"] is None
+
+
+async def test_a_refused_decision_is_audited_by_the_decision_alone(api: Client, acme: Company, work: Work) -> None:
+    approval = await work.asked(acme, "L4")
+    path = f"/v1/approvals/{approval.id}/decision"
+    (await api.post(path, acme.approver, {"verdict": "approve", "reason": "fine"})).problem(403)
+    assert (await api.get("/v1/audit?kind=access.refused", acme.auditor)).ok()["items"] == []
+    assert len((await api.get("/v1/audit?kind=approval.refused", acme.auditor)).ok()["items"]) == 1
 
 
 def test_the_kept_description_is_current() -> None:
