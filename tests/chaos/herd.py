@@ -12,7 +12,8 @@ from uuid import UUID
 from models.domain.work_item import FINAL, WorkItemStatus
 from tests.chaos.cells import STATES
 from tests.e2e import work
-from tests.e2e.client import PAUSE_SECONDS, ProblemError, User, patiently
+from tests.e2e.client import ProblemError, User, patiently
+from tests.e2e.polling import PAUSE_SECONDS
 from tests.e2e.recount import Recount
 
 LONG_SECONDS = 10.0

@@ -21,11 +21,11 @@ from api.schemas.files import FileAnswer
 from api.schemas.people import Me
 from api.schemas.work_items import DryRunAnswer, EventAnswer, WorkItemAnswer
 from models.domain.views import ApprovalContext, ChainReport, HaltState
+from tests.e2e.polling import PAUSE_SECONDS
 from workers.stack.stack import Stack
 
 T = TypeVar("T")
 Json = dict[str, Any]
-PAUSE_SECONDS = 0.15
 AWAY = (aiohttp.ClientConnectionError, TimeoutError)
 
 
@@ -231,6 +231,14 @@ class User:
             return "".join([str(event.data["text"]) async for event in events if event.name == "log"])
 
         return await patiently(once)
+
+    async def begun(self, item_id: UUID, seconds: float = 90) -> None:
+        """Until the agent has said something from inside its sandbox."""
+        await self.until(item_id, {"running"}, seconds)
+        async with asyncio.timeout(seconds):
+            async for event in self.events(item_id):
+                if event.name == "log":
+                    return
 
     # --- Deciding ---------------------------------------------------------------------------------------------------
 

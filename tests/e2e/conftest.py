@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.e2e.client import Console, User
+from tests.e2e.cut_off import CutOff, cut_off_runtime
 from tests.e2e.private_stack import SHARED
 from tests.e2e.recount import Recount
 from tests.e2e.temporal_cli import TemporalCli
@@ -69,3 +70,10 @@ def gregor(console: Console) -> User:
 def helen(console: Console) -> User:
     """Approves for the holding."""
     return console.user("helen")
+
+
+@pytest.fixture(scope="session")
+def cut_off(stack: Stack) -> Iterator[CutOff]:
+    """The holding's runtime, frozen with two runs in its sandboxes until a test lets it go on."""
+    with cut_off_runtime(stack) as frozen:
+        yield frozen

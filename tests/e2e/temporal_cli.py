@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from workers.stack.stack import Stack
 
@@ -57,6 +57,14 @@ class TemporalCli:
         return await self.run(
             "activity", "complete", "-w", workflow_id, "--activity-id", activity_id, "--result", json.dumps(result)
         )
+
+    async def execute_activity(self, activity_type: str, given: Any, queue: str = "control") -> str:
+        """Run an activity by itself, without any workflow; the status and result (or failure) it ended with."""
+        return await self.run(
+            "activity", "execute", "--activity-id", uuid4().hex, "--type", activity_type, "--task-queue", queue,
+            "--start-to-close-timeout", "10s", "--schedule-to-close-timeout", "15s", "--input", json.dumps(given),
+            check=False,
+        )  # fmt: skip
 
     async def describe(self, workflow_id: str) -> dict[str, Any]:
         text = await self.run("workflow", "describe", "-w", workflow_id, "-o", "json")

@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 
 from tests.e2e import work
-from tests.e2e.client import PAUSE_SECONDS, Console, ProblemError, User
+from tests.e2e.client import Console, ProblemError, User
+from tests.e2e.polling import PAUSE_SECONDS
 from tests.e2e.recount import Recount, expect_well
-from tests.e2e.test_endings import begun
 from workers.stack.stack import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.xdist_group("stack"), pytest.mark.timeout(600)]
@@ -28,7 +28,7 @@ async def test_nothing_is_lost_while_the_database_is_away(
     waits = await alice.submit(work.item(slug, "L3", parameters={"seconds": 0.5}))
     approval = await anton.approval_of(waits.id)
     for each in (*runs, ends_meanwhile):
-        await begun(alice, each.id)
+        await alice.begun(each.id)
 
     await asyncio.to_thread(stack.supervision.stop, "postgres")
     stopped = time.monotonic()

@@ -50,15 +50,6 @@ def containers_of(stack: Stack, run_id: UUID) -> list[str]:
         client.close()
 
 
-async def begun(user: User, item_id: UUID) -> None:
-    """Until the agent has said something from inside its sandbox."""
-    await user.until(item_id, {"running"}, 60)
-    async with asyncio.timeout(60):
-        async for event in user.events(item_id):
-            if event.name == "log":
-                return
-
-
 @asynccontextmanager
 async def halted(admin: User, scope: str, **more: str) -> AsyncGenerator[None]:
     """A halt in force; lifted at the end whatever happens."""
@@ -75,7 +66,7 @@ async def active_halts(user: User) -> int:
 
 async def test_cancel_reaches_what_runs(stack: Stack, alice: User, recount: Recount) -> None:
     asked = await alice.submit(work.item(await work.sleeper(alice), parameters={"seconds": 100}))
-    await begun(alice, asked.id)
+    await alice.begun(asked.id)
     run_id = (await alice.item(asked.id)).run_id
     assert run_id is not None
     assert len(containers_of(stack, run_id)) == 1
@@ -147,7 +138,7 @@ async def test_a_halt_kills_what_runs_and_holds_what_waits(
 ) -> None:
     slug = await work.sleeper(gina)
     runs = await gina.submit(work.item(slug, parameters={"seconds": 100}))
-    await begun(gina, runs.id)
+    await gina.begun(runs.id)
     waits = await gina.submit(work.item(slug, "L3", parameters={"seconds": 0.5}))
     await gina.until(waits.id, {"awaiting_approval"}, 30)
     async with halted(gregor, "tenant"):
@@ -167,7 +158,7 @@ async def test_a_halt_kills_what_runs_and_holds_what_waits(
 async def test_a_hold_lets_run_what_runs(alice: User, armin: User, recount: Recount) -> None:
     made = await alice.assistant(work.assistant("held", work.SLEEPER))
     runs = await alice.submit(work.item(made.slug, parameters={"seconds": 4}))
-    await begun(alice, runs.id)
+    await alice.begun(runs.id)
     async with halted(armin, "assistant", assistant_id=str(made.id), mode="hold"):
         new = await alice.submit(work.item(made.slug, parameters={"seconds": 0.5}))
         other = await alice.submit(work.item(await work.sleeper(alice), parameters={"seconds": 0.5}))
