@@ -7,12 +7,13 @@ relay died over becomes due again, and one that fails waits ever longer without 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
 from models.repositories import dispatch as rows
 from models.repositories.dispatch import Entry
-from models.services.dispatch import Dispatcher
+from models.services.dispatch import Dispatcher, loads
 from models.settings import Settings
 from models.storage.cache import Cache
 from models.storage.db import Database
@@ -23,24 +24,22 @@ BATCH = 50
 AT_ONCE = 16
 POLL_SECONDS = 0.25
 """The fast path after a commit has mostly been there before; this bounds how late the rest is."""
-DISPATCH_SECONDS = 10
-"""Shorter than the time an entry is taken for, so that no other relay carries it meanwhile."""
+CARRY_SECONDS = 10
+"""For a whole batch, from before it is taken: what has not arrived then is put back, what was not begun is given back.
+The rest of the time that it is taken for (15 s) is for writing that down; where that takes longer, another relay may
+carry an entry once more, which its receiver bears.
+"""
 
 log = structlog.get_logger("relay")
 
 
 async def relay(system: Database, dispatcher: Dispatcher, stop: asyncio.Event) -> None:
     """Carry entries until told to stop; a database that is away is waited for."""
-    gate = asyncio.Semaphore(AT_ONCE)
-
-    async def carry(entry: Entry) -> None:
-        async with gate:
-            await carry_one(system, dispatcher, entry)
-
     while not stop.is_set():
         try:
+            until = asyncio.get_running_loop().time() + CARRY_SECONDS
             entries = await rows.take_due(system, BATCH)
-            await asyncio.gather(*(carry(entry) for entry in entries))
+            await carry_all(system, dispatcher, entries, until)
         except Exception as error:
             log.warning("outbox_away", why=str(error)[:200])
             await pause(stop, 1.0)
@@ -49,17 +48,32 @@ async def relay(system: Database, dispatcher: Dispatcher, stop: asyncio.Event) -
             await pause(stop, POLL_SECONDS)
 
 
-async def carry_one(system: Database, dispatcher: Dispatcher, entry: Entry) -> None:
-    """Carry one entry and mark it; what fails is put back with its reason."""
+async def carry_all(system: Database, dispatcher: Dispatcher, entries: Sequence[Entry], until: float) -> None:
+    """Carry a batch, some at once; what the loop's clock passes `until` for before it is begun is given back."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def carry(load: Sequence[Entry]) -> None:
+        async with gate:
+            if asyncio.get_running_loop().time() >= until:
+                await rows.give_back(system, load)
+            else:
+                await carry_one(system, dispatcher, load, until)
+
+    await asyncio.gather(*(carry(load) for load in loads(entries)))
+
+
+async def carry_one(system: Database, dispatcher: Dispatcher, load: Sequence[Entry], until: float) -> None:
+    """Carry the first entry of a load, which stands for all, and mark them; what fails is put back with its reason."""
+    entry = load[0]
     try:
-        async with asyncio.timeout(DISPATCH_SECONDS):
+        async with asyncio.timeout_at(until):
             await dispatcher.dispatch(entry)
     except Exception as error:
         why = str(error) or type(error).__name__
         log.warning("not_delivered", kind=entry.kind, id=str(entry.id), attempts=entry.attempts, why=why[:200])
-        await rows.put_back(system, entry, why)
+        await rows.put_back(system, load, why)
     else:
-        await rows.mark_done(system, entry)
+        await rows.mark_done(system, load)
 
 
 async def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 from models.storage.db import Database
 
 TAKEN_FOR_SECONDS = 15
-"""How long a taken entry is left to the relay that took it; one that died gives it back after this."""
+"""How long a taken entry is left to the relay that took it; after this it is due again, so one that died loses none."""
 LONGEST_DELAY_SECONDS = 300
 
 
@@ -43,26 +44,37 @@ async def take_due(system: Database, limit: int) -> list[Entry]:
     return sorted((Entry(**row) for row in rows), key=lambda entry: entry.id)
 
 
-async def mark_done(system: Database, entry: Entry) -> None:
-    """The entry has reached its receiver."""
-    await system.change(
-        "update outbox set done_at = clock_timestamp(), last_error = null where tenant_id = :tenant and id = :id",
-        tenant=entry.tenant_id,
-        id=entry.id,
-    )
+async def mark_done(system: Database, entries: Sequence[Entry]) -> None:
+    """The entries have reached their receiver."""
+    statement = "update outbox o set done_at = clock_timestamp(), last_error = null" + _THESE  # noqa: S608 - constants
+    await system.change(statement, **_keys(entries))
 
 
-async def put_back(system: Database, entry: Entry, error: str) -> None:
-    """Try again later, ever more rarely; it is never given up, and never in the way of others."""
+async def put_back(system: Database, entries: Sequence[Entry], error: str) -> None:
+    """Try again later, ever more rarely; they are never given up, and never in the way of others."""
+    delay = "make_interval(secs => least(:longest, power(2, least(attempts, 16)) * 0.25))"
     await system.change(
-        """update outbox set last_error = :error, due_at = clock_timestamp()
-             + make_interval(secs => least(:longest, power(2, least(attempts, 16)) * 0.25))
-            where tenant_id = :tenant and id = :id and done_at is null""",
+        f"update outbox o set last_error = :error, due_at = clock_timestamp() + {delay} {_THESE}",  # noqa: S608
         error=error[:500],
         longest=LONGEST_DELAY_SECONDS,
-        tenant=entry.tenant_id,
-        id=entry.id,
+        **_keys(entries),
     )
+
+
+async def give_back(system: Database, entries: Sequence[Entry]) -> None:
+    """They were taken and never tried: due at once, and the taking does not count."""
+    await system.change(
+        "update outbox o set due_at = clock_timestamp(), attempts = greatest(attempts - 1, 0)" + _THESE,  # noqa: S608
+        **_keys(entries),
+    )
+
+
+_THESE = """ from unnest(cast(:tenants as uuid[]), cast(:ids as uuid[])) as these (tenant_id, id)
+            where o.tenant_id = these.tenant_id and o.id = these.id and o.done_at is null"""
+
+
+def _keys(entries: Sequence[Entry]) -> dict[str, list[UUID]]:
+    return {"tenants": [entry.tenant_id for entry in entries], "ids": [entry.id for entry in entries]}
 
 
 async def awaiting_budget(system: Database, tenant_id: UUID | None) -> list[tuple[UUID, UUID]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -36,6 +37,24 @@ class WorkflowTeller(Protocol):
     async def start_delivery(self, tenant_id: UUID, outbox_id: UUID) -> bool:
         """Start the delivery of an entry."""
         ...
+
+
+def loads(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """What is carried in one go: each entry by itself, but changes of budgets together.
+
+    Every end of work frees money, and each says so; whoever waits needs to hear it once. A load's first entry stands
+    for all of it: a change of everything's budget for those of all tenants, a tenant's for its own.
+    """
+    changes = [entry for entry in entries if entry.kind == OutboxKind.BUDGET_CHANGED]
+    everything = [entry for entry in changes if entry.payload.get("everything")]
+    found: dict[UUID, list[Entry]] = {}
+    for entry in entries:
+        if entry.kind != OutboxKind.BUDGET_CHANGED:
+            found[entry.id] = [entry]
+        elif not everything:
+            found.setdefault(entry.tenant_id, []).append(entry)
+    told = [[everything[0], *(entry for entry in changes if entry is not everything[0])]] if everything else []
+    return [*found.values(), *told]
 
 
 class Dispatcher:

@@ -7,15 +7,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import pytest
 from sqlalchemy import text
 
+from models.repositories import dispatch as rows
 from models.services.dispatch import Dispatcher
 from models.services.ids import new_id
 from models.services.outbox import OutboxKind, enqueue
 from models.storage.db import Database
 from tests.fixtures.companies import Company
 from tests.fixtures.postgres import TestDatabase
-from workers.relay import relay
+from tests.fixtures.work import Work
+from workers.relay import BATCH, CARRY_SECONDS, carry_all, relay
 
 
 @dataclass
@@ -111,3 +114,73 @@ async def test_what_a_dead_relay_had_taken_is_carried_by_another(
     assert receiver.taken == Counter(ids)
     stop.set()
     await other
+
+
+async def test_what_hangs_does_not_take_the_time_of_what_was_never_begun(
+    db: Database, system_db: Database, acme: Company
+) -> None:
+    """Thirty entries whose receiver hangs fill the places: the rest is given back untried, not carried too late."""
+    receiver, stop = Receiver(), asyncio.Event()
+    ids = await fill(db, acme, BATCH)
+    receiver.hangs.update(ids[:30])
+    batch = await rows.take_due(system_db, BATCH)
+    started = asyncio.get_running_loop().time()
+    await carry_all(system_db, Dispatcher(db, system_db, receiver, None), batch, started + 1.0)
+    assert asyncio.get_running_loop().time() - started < rows.TAKEN_FOR_SECONDS / 3
+    waiting = await left(db, acme)
+    assert Counter((attempts, error is None) for _, attempts, error in waiting) == {(1, False): 16, (0, True): 34}
+    receiver.hangs.clear()
+    other = asyncio.create_task(relay(system_db, Dispatcher(db, system_db, receiver, None), stop))
+    await until_left(db, acme, 0)
+    assert receiver.taken == Counter(ids)
+    stop.set()
+    await other
+
+
+def test_a_batch_has_less_time_than_it_is_taken_for() -> None:
+    assert CARRY_SECONDS < rows.TAKEN_FOR_SECONDS
+
+
+@pytest.mark.parametrize("everything", [True, False])
+async def test_many_changes_of_budgets_wake_each_waiting_item_once(
+    db: Database,
+    system_db: Database,
+    database: TestDatabase,
+    acme: Company,
+    globex: Company,
+    work: Work,
+    everything: bool,
+) -> None:
+    waiting = {company.id: (await work.assessed(company, "L1")).id for company in (acme, globex)}
+    with database.admin() as admin:
+        admin.execute("update work_items set status = 'awaiting_budget'")
+        admin.execute("update outbox set done_at = now()")
+    for company in (acme, globex):
+        async with db.tenant_session(company.id) as session:
+            for _ in range(10):
+                enqueue(session, company.id, OutboxKind.BUDGET_CHANGED, {"everything": False})
+                enqueue(session, company.id, OutboxKind.BUDGET_CHANGED, {"everything": everything})
+    receiver = Receiver()
+    batch = await rows.take_due(system_db, BATCH)
+    assert len(batch) == 40
+    until = asyncio.get_running_loop().time() + CARRY_SECONDS
+    await carry_all(system_db, Dispatcher(db, system_db, receiver, None), batch, until)
+    assert receiver.taken == Counter(waiting.values())
+    assert await left(db, acme) == await left(db, globex) == []
+
+
+async def test_changes_of_budgets_that_were_not_told_are_told_later(
+    db: Database, system_db: Database, database: TestDatabase, acme: Company, work: Work
+) -> None:
+    item = await work.assessed(acme, "L1")
+    with database.admin() as admin:
+        admin.execute("update work_items set status = 'awaiting_budget'")
+        admin.execute("update outbox set done_at = now()")
+    async with db.tenant_session(acme.id) as session:
+        for _ in range(3):
+            enqueue(session, acme.id, OutboxKind.BUDGET_CHANGED, {"everything": True})
+    receiver = Receiver(fails={item.id})
+    batch = await rows.take_due(system_db, BATCH)
+    until = asyncio.get_running_loop().time() + CARRY_SECONDS
+    await carry_all(system_db, Dispatcher(db, system_db, receiver, None), batch, until)
+    assert [(attempts, bool(error)) for _, attempts, error in await left(db, acme)] == [(1, True)] * 3
