@@ -25,7 +25,7 @@ from temporalio.client import (
     WorkflowExecutionStatus,
     WorkflowHandle,
 )
-from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.common import Priority, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -125,6 +125,7 @@ class WorkflowGateway:
                 task_queue=options.CONTROL_QUEUE,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 search_attributes=_tenant(tenant_id),
+                priority=_fair(tenant_id),
                 static_summary=summary or f"Work item {work_item_id}",
                 static_details=f"`awgp show {work_item_id}`",
                 rpc_timeout=options.RPC_TIMEOUT,
@@ -141,6 +142,7 @@ class WorkflowGateway:
                 task_queue=options.CONTROL_QUEUE,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
                 search_attributes=_tenant(tenant_id),
+                priority=_fair(tenant_id),
                 static_summary=f"Approval {approval_id}",
                 rpc_timeout=options.RPC_TIMEOUT,
             )
@@ -156,6 +158,7 @@ class WorkflowGateway:
                 task_queue=options.CONTROL_QUEUE,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 search_attributes=_tenant(tenant_id),
+                priority=_fair(tenant_id),
                 static_summary=f"Delivery {outbox_id}",
                 rpc_timeout=options.RPC_TIMEOUT,
             )
@@ -225,6 +228,11 @@ class WorkflowGateway:
 
 def _tenant(tenant_id: UUID) -> TypedSearchAttributes:
     return TypedSearchAttributes([SearchAttributePair(TENANT, str(tenant_id))])
+
+
+def _fair(tenant_id: UUID) -> Priority:
+    """One company's flood takes its turn beside the others' trickle; activities and children inherit it."""
+    return Priority(fairness_key=str(tenant_id))
 
 
 def _reconcile_schedule() -> Schedule:

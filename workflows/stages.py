@@ -130,6 +130,8 @@ class ApprovalStage:
             await flow.wait(flow.until(opened.expires_at + options.EXPIRY_GRACE), f"Until a decision: {opened.who}")
             if workflow.now() >= opened.expires_at + options.PARENT_EXPIRY_GRACE:
                 await record(act.expire_approval, self._approval(opened, "expire-approval"), "Expire the approval")
+            if workflow.info().is_continue_as_new_suggested():
+                return await flow.read()
 
     def _approval(self, opened: act.ApprovalOpened, step: str) -> act.ApprovalInput:
         flow = self.flow

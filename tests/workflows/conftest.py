@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -57,7 +58,7 @@ async def real() -> AsyncIterator[WorkflowEnvironment]:
 
 
 @asynccontextmanager
-async def dev_server() -> AsyncGenerator[WorkflowEnvironment]:
+async def dev_server(*more: str) -> AsyncGenerator[WorkflowEnvironment]:
     """The real server, in memory: for resets, terminations and what comes through its own command line."""
     extra = [word for key in SEARCH_ATTRIBUTES for word in ("--search-attribute", f"{key.name}=Keyword")]
     env = await WorkflowEnvironment.start_local(
@@ -66,7 +67,7 @@ async def dev_server() -> AsyncGenerator[WorkflowEnvironment]:
         ip="127.0.0.1",
         ui=False,
         data_converter=pydantic_data_converter,
-        dev_server_extra_args=extra,
+        dev_server_extra_args=[*extra, *more],
         dev_server_log_level="error",
     )
     async with env:
@@ -100,6 +101,8 @@ async def add_attributes(env: WorkflowEnvironment) -> None:
 @asynccontextmanager
 async def workers(client: Client, world: World, *, runtime: bool = True) -> AsyncGenerator[WorkflowGateway]:
     """Control, broker and (unless the tenant has no runtime) the tenant's queue."""
+    # A step that ended in the very moment of its timeout, on a busy machine: nothing is amiss.
+    warnings.filterwarnings("ignore", "Cannot find activity to cancel", UserWarning)
     queues = [options.BROKER_QUEUE, *([options.run_queue(world.tenant_id)] if runtime else [])]
     implementations = world.activities()
     control = Worker(
