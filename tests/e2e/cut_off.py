@@ -1,4 +1,4 @@
-"""A host runtime that is cut off: frozen with SIGSTOP while its sandboxes run, past its lease and the grace after it."""
+"""A host runtime that is cut off: frozen by SIGSTOP while its sandboxes run, past its lease and the grace after it."""
 
 from __future__ import annotations
 
