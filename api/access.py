@@ -28,11 +28,10 @@ class Open(Enum):
 Rule = Open | frozenset[Role]
 
 _ASKS = frozenset({Role.REQUESTER, Role.AUTOMATION, Role.ASSISTANT_OWNER, Role.TENANT_ADMIN, Role.HOLDING_ADMIN})
-_DECIDES = frozenset({Role.APPROVER, Role.HOLDING_APPROVER, Role.BREAK_GLASS})
+_DECIDES = frozenset({Role.APPROVER, Role.HOLDING_APPROVER})
 _READS = _ASKS | _DECIDES | {Role.AUDITOR}
 _OWNS_ASSISTANTS = frozenset({Role.ASSISTANT_OWNER, Role.TENANT_ADMIN, Role.HOLDING_ADMIN})
 _ADMINS = frozenset({Role.TENANT_ADMIN, Role.HOLDING_ADMIN})
-_STOPS = _OWNS_ASSISTANTS | {Role.BREAK_GLASS}
 _AUDITS = _ADMINS | {Role.AUDITOR}
 
 TABLE: Final[Mapping[tuple[str, str], Rule]] = {
@@ -67,8 +66,8 @@ TABLE: Final[Mapping[tuple[str, str], Rule]] = {
     ("GET", "/v1/policies/{version}"): _READS,
     ("PUT", "/v1/budgets"): _ADMINS,
     ("GET", "/v1/budgets"): _READS,
-    ("POST", "/v1/halts"): _STOPS,
-    ("POST", "/v1/halts/lift"): _STOPS,
+    ("POST", "/v1/halts"): _OWNS_ASSISTANTS,
+    ("POST", "/v1/halts/lift"): _OWNS_ASSISTANTS,
     ("GET", "/v1/halts"): _READS,
     ("GET", "/v1/audit"): _AUDITS,
     ("GET", "/v1/audit/verify"): _AUDITS,

@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from models.domain.budget import BudgetScope, BudgetWindow, window_end, window_key
 from models.domain.errors import Forbidden, InvalidInput, NotFound
 from models.domain.money import MAX_NANO_USD, format_usd
-from models.domain.principal import Principal
+from models.domain.principal import Principal, Role
 from models.repositories import assistants as assistant_rows
 from models.repositories import budgets as rows
 from models.repositories import tenants as tenant_rows
@@ -57,7 +57,7 @@ async def set_budget(
     Raises:
         InvalidInput: `assistant_id` does not fit the scope, or the limit is no amount.
         NotFound: There is no such assistant in the session's tenant.
-        Forbidden: Everything's budget, asked for by somebody who is not of the holding.
+        Forbidden: Everything's budget, asked for by somebody who is no admin of the holding.
     """
     tenant_id: UUID = session.info["tenant_id"]
     await _check(session, principal, tenant_id, scope, limit_nano, assistant_id)
@@ -113,8 +113,8 @@ async def _check(
         raise InvalidInput(
             "assistant_id is given for an assistant's budget, and for no other", errors=[_wrong("assistant_id")]
         )
-    if scope is BudgetScope.EVERYTHING and not principal.is_holding:
-        raise Forbidden("only the holding sets the budget of everything")
+    if scope is BudgetScope.EVERYTHING and not (principal.is_holding and Role.HOLDING_ADMIN in principal.roles):
+        raise Forbidden("only an admin of the holding sets the budget of everything")
     if assistant_id is not None:
         assistant = await assistant_rows.get(session, assistant_id)
         if assistant is None or assistant.tenant_id != tenant_id:

@@ -54,7 +54,8 @@ async def set_halt(
 
     Raises:
         NotFound: The principal's company sees no such tenant or assistant.
-        Forbidden: It is not this principal's to halt; what the holding halted, the holding changes.
+        Forbidden: It is not this principal's to halt; what the holding halted, the holding changes, and what an admin
+            halted, an admin.
     """
     target = await _target(session, principal, scope, tenant_id, assistant_id)
     known = await rows.get(session, scope.value, _key(scope, target, assistant_id))
@@ -79,7 +80,8 @@ async def lift(
 
     Raises:
         Conflict: Nothing is halted there.
-        Forbidden: It is not this principal's to lift; what the holding halted, the holding lifts.
+        Forbidden: It is not this principal's to lift; what the holding halted, the holding lifts, and what an admin
+            halted, an admin.
     """
     target = await _target(session, principal, scope, tenant_id, assistant_id)
     row = await rows.get(session, scope.value, _key(scope, target, assistant_id))
@@ -115,8 +117,16 @@ async def kill_runs(
 
 
 def _check_whose(principal: Principal, row: HaltRow) -> None:
+    """A halt in force is neither lifted nor made milder by one who stands below whoever set it."""
     if not principal.is_holding and not row.changed_by.startswith(f"{principal.tenant_id}/"):
         raise Forbidden("the holding halted this; the holding changes it")
+    # What is left is the assistant's owner: their own halt alone.
+    if not _is_admin(principal) and not row.changed_by.startswith(f"{principal.tenant_id}/{principal.id}/"):
+        raise Forbidden("an admin halted this; an admin changes it")
+
+
+def _is_admin(principal: Principal) -> bool:
+    return Role.TENANT_ADMIN in principal.roles or (principal.is_holding and Role.HOLDING_ADMIN in principal.roles)
 
 
 async def _target(
@@ -155,7 +165,7 @@ async def _change(
     reason: str,
 ) -> HaltState:
     key = _key(scope, target, assistant_id)
-    who = principal.username or principal.subject
+    who = f"{principal.id}/{principal.username or principal.subject}"
     await rows.change(
         session, scope.value, target, assistant_id, active=active, mode=mode.value, reason=reason, who=who
     )
@@ -198,7 +208,7 @@ def _state(row: HaltRow) -> HaltState:
         active=row.active,
         mode=row.mode,
         reason=row.reason,
-        changed_by=row.changed_by.split("/", 1)[-1],
+        changed_by=row.changed_by.split("/", 2)[-1],
         changed_at=row.changed_at,
         epoch=row.epoch,
     )

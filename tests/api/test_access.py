@@ -68,6 +68,10 @@ def test_a_runtime_may_call_nothing_here() -> None:
     assert not [row for row, rule in access.TABLE.items() if not isinstance(rule, access.Open) and Role.RUNTIME in rule]
 
 
+def test_break_glass_opens_nothing_while_no_service_knows_it() -> None:
+    assert not [row for row, rule in access.TABLE.items() if isinstance(rule, frozenset) and Role.BREAK_GLASS in rule]
+
+
 async def test_every_route_asks_for_a_token(api: Client) -> None:
     for (method, path), rule in access.TABLE.items():
         answer = await api.call(

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from models.domain.errors import Forbidden
+from models.domain.principal import Role
 from models.services import halt
 from models.services.halt import HaltMode, HaltScope
 from models.storage.db import Database
@@ -38,6 +39,36 @@ async def test_a_company_neither_lifts_nor_weakens_what_the_holding_halted(
     async with db.session_for(acme.admin) as session:
         await halt.set_halt(session, acme.admin, scope=HaltScope.TENANT, mode=HaltMode.HOLD)
         await halt.lift(session, acme.admin, scope=HaltScope.TENANT)
+
+
+async def test_an_owner_neither_lifts_nor_weakens_what_their_admin_halted(
+    db: Database, holding: Company, acme: Company
+) -> None:
+    for company in (acme, holding):
+        which: dict[str, Any] = {"scope": HaltScope.ASSISTANT, "assistant_id": company.assistant_id}
+        async with db.session_for(company.admin) as session:
+            state = await halt.set_halt(session, company.admin, **which)
+        assert state.changed_by == company.admin.username
+        forged = company.owner.model_copy(update={"roles": company.owner.roles | {Role.HOLDING_ADMIN}})
+        liars = [company.owner] if company is holding else [company.owner, forged]
+        for owner in liars:
+            with pytest.raises(Forbidden, match="an admin"):
+                async with db.session_for(owner) as session:
+                    await halt.lift(session, owner, **which)
+            with pytest.raises(Forbidden, match="an admin"):
+                async with db.session_for(owner) as session:
+                    await halt.set_halt(session, owner, mode=HaltMode.HOLD, **which)
+        async with db.session_for(company.admin) as session:
+            await halt.lift(session, company.admin, **which)
+
+
+async def test_an_owner_lifts_their_own_halt_and_so_does_their_admin(db: Database, acme: Company) -> None:
+    which: dict[str, Any] = {"scope": HaltScope.ASSISTANT, "assistant_id": acme.assistant_id}
+    for lifter in (acme.owner, acme.admin):
+        async with db.session_for(acme.owner) as session:
+            await halt.set_halt(session, acme.owner, **which)
+        async with db.session_for(lifter) as session:
+            assert not (await halt.lift(session, lifter, **which)).active
 
 
 async def halted(db: Database, holding: Company, acme: Company) -> int:

@@ -14,6 +14,7 @@ from sqlmodel import select
 from models.domain.budget import BudgetScope, BudgetUse, BudgetWindow
 from models.domain.errors import Forbidden, InvalidInput
 from models.domain.money import NanoUsd
+from models.domain.principal import Role
 from models.rules import budget as rules
 from models.services import budgets, money, work_items
 from models.storage.db import Database
@@ -112,6 +113,19 @@ async def test_a_short_budget_is_named_and_nothing_is_held(db: Database, acme: C
     assert again.deadline is not None
     await set_limit(db, acme, item.worst_case_nano)
     assert (await reserve(db, acme, item.id)).held
+
+
+async def test_everythings_budget_is_set_by_an_admin_of_the_holding_alone(
+    db: Database, acme: Company, holding: Company
+) -> None:
+    tenant_admin = holding.approver.model_copy(update={"roles": frozenset({Role.TENANT_ADMIN})})
+    pretender = acme.admin.model_copy(update={"roles": frozenset({Role.TENANT_ADMIN, Role.HOLDING_ADMIN})})
+    for who in (holding.approver, tenant_admin, acme.admin, pretender):
+        with pytest.raises(Forbidden, match="an admin of the holding"):
+            async with db.session_for(who) as session:
+                await budgets.set_budget(
+                    session, who, scope=BudgetScope.EVERYTHING, window=BudgetWindow.MONTH, limit_nano=1
+                )
 
 
 async def test_everything_is_a_budget_too(db: Database, acme: Company, holding: Company, work: Work) -> None:
