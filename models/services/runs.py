@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -25,6 +25,10 @@ from models.tables.work import WorkItemRow
 from sandbox.link.messages import KillReason
 from sandbox.spec import RunOutcome, RunResult
 
+SIGNAL_AFTER_END = timedelta(seconds=20)
+"""The follower brings a run's end at once; a signal that comes while that is settled makes Temporal do it twice.
+
+This one is for the item whose follower, or whose placing, was lost."""
 MAX_ATTEMPTS = 10
 """How often one run is claimed at most; what dies that often would die for ever."""
 
@@ -96,7 +100,8 @@ async def end_run(
             "simulated": result.simulated,
         },
     )
-    enqueue(session, item.tenant_id, OutboxKind.SIGNAL_WORK_ITEM, {"work_item_id": str(item.id)})
+    payload = {"work_item_id": str(item.id)}
+    enqueue(session, item.tenant_id, OutboxKind.SIGNAL_WORK_ITEM, payload, delay=SIGNAL_AFTER_END)
     await session.flush()
 
 
