@@ -59,6 +59,9 @@ class LostState(StrEnum):
     """The run has ended (`runtime_gone`, or as its own runtime has said meanwhile)."""
 
 
+_NOT_THE_WARRANTS_FAULT = frozenset({"runtime", "attempt"})
+
+
 async def claim(
     session: AsyncSession,
     principal: Principal,
@@ -88,6 +91,10 @@ async def claim(
         spec = await _check(session, item, run, attempt, runtime, warrant, verifier)
     except WarrantRefused as refusal:
         _record_refused(session, principal, item, run, attempt, runtime_id, refusal)
+        if warrant is not None and refusal.extra.get("code") not in _NOT_THE_WARRANTS_FAULT:
+            # It would be refused again and again until its time is over: the next one is minted from the rows.
+            warrant.revoked_at = await tenant_rows.database_now(session)
+            session.add(warrant)
         return Claim(ClaimState.STALE, refusal.detail)
     assert warrant is not None, "checked"
     assert runtime is not None, "checked"
