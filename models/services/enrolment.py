@@ -19,7 +19,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from models.domain.principal import Principal, service_principal
 from models.repositories import runtimes as rows
 from models.repositories import tenants as tenant_rows
-from models.services import audit
+from models.services import audit, operations
 from models.services.ids import new_id
 from models.storage.db import Database
 from models.tables.execution import EnrolmentTokenRow, RuntimeRow
@@ -27,6 +27,7 @@ from sandbox.link.backend import LinkRefusedError
 from sandbox.link.messages import EnrolResponse
 
 TOKEN_MINUTES = 15
+REFUSED_EVERY_SECONDS = 60
 
 
 def _hash(token: str) -> str:
@@ -131,6 +132,9 @@ async def record_refused(db: Database, runtime_id: UUID, tenant_id: UUID, reason
     """Somebody called in under this runtime's name and could not prove it.
 
     Audited where the real runtime is: that company must know. A name that nobody has is noise, and counted.
+
+    INVARIANT: whoever only knows a name lets that company's chain grow by no more than one event a minute for each of
+    the two tenants that can be claimed, its own and another, however many brokers are called; the rest is counted.
     """
     owner: UUID | None = await db.call("select find_runtime(:id)", id=runtime_id)
     if owner is None:
@@ -139,14 +143,20 @@ async def record_refused(db: Database, runtime_id: UUID, tenant_id: UUID, reason
     principal = service_principal("broker", owner)
     named = "its own" if owner == tenant_id else "another company's"
     async with db.session_for(principal) as session:
-        audit.record(
-            session,
-            principal,
-            kind="runtime.refused",
-            subject=f"runtime/{runtime_id}",
-            summary=f"A connection under this runtime's name and {named} tenant was refused: {reason}",
-            data={"claimed_tenant_id": str(tenant_id), "reason": reason},
+        fresh = await operations.at_most_every(
+            session, owner, f"runtime-refused/{runtime_id}/{named}", REFUSED_EVERY_SECONDS
         )
+        if fresh:
+            audit.record(
+                session,
+                principal,
+                kind="runtime.refused",
+                subject=f"runtime/{runtime_id}",
+                summary=f"A connection under this runtime's name and {named} tenant was refused: {reason}",
+                data={"claimed_tenant_id": str(tenant_id), "reason": reason},
+            )
+    if not fresh:
+        await _count_noise(db, "runtime_refused")
 
 
 async def _count_noise(db: Database, what: str) -> None:

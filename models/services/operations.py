@@ -47,3 +47,18 @@ async def once(
         {**key, "answer": answer.model_dump_json()},
     )
     return answer
+
+
+async def at_most_every(session: AsyncSession, tenant_id: UUID, op_id: str, seconds: int) -> bool:
+    """Whether `op_id` may be done again: the first time, and each time that it was not for so long. One row in all."""
+    connection = await session.connection()
+    return bool(
+        await connection.scalar(
+            text(
+                "insert into operations (tenant_id, op_id, created_at) values (:tenant, :op, clock_timestamp())"
+                " on conflict (tenant_id, op_id) do update set created_at = clock_timestamp()"
+                " where operations.created_at <= clock_timestamp() - make_interval(secs => :seconds) returning true"
+            ),
+            {"tenant": tenant_id, "op": op_id, "seconds": seconds},
+        )
+    )

@@ -91,6 +91,25 @@ async def test_another_tenants_name_is_refused_and_the_owner_knows(
     assert await audited(db, globex, "runtime.refused") == []
 
 
+async def test_a_flood_under_a_runtimes_name_is_one_event_a_minute_and_the_rest_noise(
+    db: Database, database: TestDatabase, backend: RunBackend, acme: Company, globex: Company
+) -> None:
+    runtime = await new_runtime(db, acme)
+    other = await new_runtime(db, acme)
+    for _ in range(4):
+        await asyncio.gather(*(backend.on_refused(runtime.runtime_id, acme.id, "signature") for _ in range(5)))
+    await backend.on_refused(runtime.runtime_id, globex.id, "signature")
+    await backend.on_refused(other.runtime_id, acme.id, "signature")
+    assert len(await audited(db, acme, "runtime.refused")) == 3
+    with database.admin() as admin:
+        row = admin.execute("select sum(seen) from noise where kind = 'runtime_refused'").fetchone()
+        assert row is not None
+        assert int(str(row[0])) == 19
+        admin.execute("update operations set created_at = created_at - interval '1 minute'")
+    await backend.on_refused(runtime.runtime_id, acme.id, "signature")
+    assert len(await audited(db, acme, "runtime.refused")) == 4
+
+
 async def test_a_runtime_that_executes_nothing_is_refused(db: Database, backend: RunBackend, acme: Company) -> None:
     runtime = await new_runtime(db, acme)
     null = ConnectedRuntime(runtime.runtime_id, acme.id, RuntimeFacts(runtime_version="0", null_runner=True), 1)
