@@ -243,7 +243,6 @@ class RunStage:
                 await self._pause()
             return await flow.read()
         if placed.state is act.PlaceState.PLACED:
-            flow.place_failures = 0
             running = view.model_copy(update={"status": _S.RUNNING, "attempt": run.attempt})
             return await self._follow(running, run.model_copy(update={"op_id": flow.ops.next("follow")}))
         if placed.state is act.PlaceState.ENDED:
@@ -252,7 +251,7 @@ class RunStage:
         return await flow.read()
 
     async def _pause(self) -> None:
-        """Before placing again: longer after each failure in a row."""
+        """Before placing again: longer after each attempt that came to nothing."""
         flow = self.flow
         delay = options.PLACE_AGAIN_FIRST * 2 ** min(flow.place_failures, 10)
         flow.place_failures += 1
@@ -281,6 +280,7 @@ class RunStage:
             lost = run.model_copy(update={"op_id": flow.ops.next("end-lost")})
             followed = await record(act.end_lost_run, lost, f"Attempt {run.attempt} is gone")
             if followed.state is not act.FollowState.ENDED:
+                await self._pause()  # a runtime that starts nothing is not asked again and again without a breath
                 return await flow.read()
         return await self._finish()
 
