@@ -3,6 +3,7 @@ package main
 import (
 	"runtime/debug"
 	"syscall"
+	"unsafe"
 )
 
 const (
@@ -19,6 +20,7 @@ func protect() {
 	prctl(prSetDumpable, 0)
 	// Orphans come to the guest also where it is not PID 1 (its tests).
 	prctl(prSetChildSubreaper, 1)
+	resetInternalSignals()
 	// 8 MiB of output is the most it holds; the memory limit is the agent's to use.
 	debug.SetGCPercent(50)
 }
@@ -26,4 +28,14 @@ func protect() {
 func prctl(option, value uintptr) {
 	// A kernel without the option leaves the guest working, only less guarded.
 	_, _, _ = syscall.Syscall6(syscall.SYS_PRCTL, option, value, 0, 0, 0, 0)
+}
+
+// resetInternalSignals gives the C library's own signals (32, 33) their default again: a parent that was started by
+// posix_spawn may pass them on as ignored, and Go leaves both alone. The agent starts with nothing ignored.
+func resetInternalSignals() {
+	const setSize = 8
+	var asDefault [64]byte // a kernel sigaction of zeros: SIG_DFL, no flags, empty mask
+	for _, number := range []uintptr{32, 33} {
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, number, uintptr(unsafe.Pointer(&asDefault[0])), 0, setSize, 0, 0)
+	}
 }
