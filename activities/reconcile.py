@@ -22,6 +22,8 @@ from models.storage.db import Database
 log = structlog.get_logger("reconcile")
 
 MISSING, RUNNING = "missing", "running"
+FORGOTTEN_AT_ONCE = 1000
+"""A pass, so a minute: more than an installation of one machine writes, and short enough to hold nobody up."""
 
 
 class WorkflowEyes(Protocol):
@@ -71,11 +73,12 @@ class Reconciliation:
 
     @activity.defn(name="reconcile_money")
     async def reconcile_money(self, given: ReconcileInput) -> ReconcileOutput:
-        """Free holds whose work has ended; make the audit trail's partitions ahead."""
+        """Free holds whose work has ended; make the trail's partitions ahead; forget what was carried long ago."""
         released = 0
         for tenant_id in await rows.tenants_with_leaked_holds(self._system):
             released += await self._free_leaked(tenant_id, given.limit)
         await rows.make_audit_partitions(self._system)
+        await rows.forget_old_records(self._system, FORGOTTEN_AT_ONCE)
         return ReconcileOutput(seen=released, released=released)
 
     async def _free_leaked(self, tenant_id: UUID, limit: int) -> int:

@@ -72,3 +72,8 @@ async def tenants_with_leaked_holds(system: Database) -> list[UUID]:
 async def make_audit_partitions(system: Database) -> None:
     """This month's partition of the audit trail and three ahead."""
     await system.change("select make_audit_partitions()")
+
+
+async def forget_old_records(system: Database, most: int) -> int:
+    """Delete outbox entries that were carried more than 30 days ago; answers how many."""
+    return int((await system.change("select forget_old_records(:most) as gone", most=most))[0]["gone"])

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import cast
 
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 from sqlmodel import select
 
 from activities.reconcile import Reconciliation, WorkflowEyes
 from activities.signatures import ReconcileInput
+from models.services.ids import new_id
+from models.services.outbox import OutboxKind, enqueue
 from models.storage.db import Database
 from models.tables.money import BudgetWindowRow, ReservationRow
 from tests.fixtures.companies import Company
@@ -29,3 +34,36 @@ async def test_holds_that_outlived_their_work_are_freed(
         async with db.tenant_session(company.id) as session:
             assert set((await session.exec(select(ReservationRow.phase))).all()) == {"released"}
             assert set((await session.exec(select(BudgetWindowRow.reserved_nano))).all()) == {0}
+
+
+async def test_what_was_carried_long_ago_is_forgotten_some_at_a_time(
+    db: Database, system_db: Database, database: TestDatabase, acme: Company, globex: Company
+) -> None:
+    for company in (acme, globex):
+        async with db.tenant_session(company.id) as session:
+            for _ in range(600):
+                enqueue(session, company.id, OutboxKind.SIGNAL_WORK_ITEM, {"work_item_id": str(new_id())})
+    kept = {"carried lately": "done_at = now() - interval '29 days'", "never carried": "done_at = null"}
+    tamper(database, "update outbox set created_at = now() - interval '90 days', done_at = now() - interval '31 days'")
+    for what, change in kept.items():
+        tamper(
+            database,
+            f"update outbox set last_error = '{what}', {change} where (tenant_id, id) ="
+            " (select tenant_id, id from outbox where last_error is null limit 1)",
+        )
+    reconciliation = Reconciliation(db, system_db, cast("WorkflowEyes", None))
+    for left in (200, 2, 2):
+        await reconciliation.reconcile_money(ReconcileInput())
+        with database.admin() as admin:
+            assert admin.execute("select count(*) from outbox").fetchone() == (left,)
+    with database.admin() as admin:
+        assert {row[0] for row in admin.execute("select last_error from outbox")} == set(kept)
+
+
+async def test_the_application_forgets_nothing(db: Database, system_db: Database, acme: Company) -> None:
+    for role, statement in ((db, "select forget_old_records(1)"), (system_db, "delete from outbox")):
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            await role.change(statement)
+    with pytest.raises(ProgrammingError, match="permission denied"):
+        async with db.tenant_session(acme.id) as session:
+            await (await session.connection()).execute(text("delete from outbox"))

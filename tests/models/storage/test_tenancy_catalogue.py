@@ -17,6 +17,9 @@ SIGHT = "(tenant_id = ANY (( SELECT visible_tenants() AS visible_tenants)::uuid[
 FOUND_BY_SYSTEM = {"tenants", "work_items", "approvals", "runs", "reservations"}
 """What the dispatching role sees of every tenant: dispatch tables alone."""
 DISPATCHED_BY_SYSTEM = {"outbox"}
+FORGOTTEN = {"outbox"}
+"""What a definer function deletes from: the old alone."""
+OLD = "(done_at < (now() - '30 days'::interval))"
 LOOKED_UP = {"tenants", "runtimes", "enrolment_tokens"}
 """What definer functions look a tenant up in."""
 GLOBAL = {"halts", "everything_budgets", "everything_windows", "noise", "alembic_version"}
@@ -42,6 +45,8 @@ def expected_policies(table: str) -> set[tuple[str, str, str]]:
         wanted.add(("system_finds", "r", "awgp_system"))
     if table in DISPATCHED_BY_SYSTEM:
         wanted.add(("system_dispatches", "*", "awgp_system"))
+    if table in FORGOTTEN:
+        wanted.add(("finder_forgets", "*", "awgp_finder"))
     if table in LOOKED_UP:
         wanted.add(("finder_reads", "r", "awgp_finder"))
     return wanted
@@ -91,6 +96,8 @@ def _expression_faults(table: str, name: str, using: str, check: object, permiss
         good = using.startswith(OWN) and str(check) == using
     elif name == "holding_sight":
         good = using == SIGHT and check is None
+    elif name == "finder_forgets":
+        good = using == OLD and check == "false"
     else:
         good = using == "true"
     return [] if good and permissive else [f"{table}: policy {name} says {using} / {check}"]
@@ -171,6 +178,10 @@ BAD = {
         "DROP POLICY holding_sight ON work_items",
         "CREATE POLICY holding_sight ON work_items TO awgp_app"
         " USING (tenant_id = any((select visible_tenants())::uuid[]))",
+    ],
+    "what was not carried is forgotten": [
+        "DROP POLICY finder_forgets ON outbox",
+        "CREATE POLICY finder_forgets ON outbox TO awgp_finder USING (true) WITH CHECK (false)",
     ],
     "forgotten": ["ALTER TABLE approvals NO FORCE ROW LEVEL SECURITY"],
     "a granted partition": ["GRANT SELECT ON audit_events_default TO awgp_app"],
