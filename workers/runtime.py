@@ -30,6 +30,7 @@ from sandbox.placement_store import PlacementStore
 from sandbox.probe import Probe, ProbeSettings, wait_for_engine
 from sandbox.runner import ProbeFailedError, Runner
 from sandbox.runtime_settings import RuntimeSettings
+from sandbox.status_file import RuntimeState, StatusFile
 
 log = structlog.get_logger(__name__)
 
@@ -43,8 +44,10 @@ async def main() -> int:
     settings = RuntimeSettings()
     _set_up_logging(settings.log_level)
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    status = StatusFile(settings.state_dir.resolve())
+    status.say(RuntimeState.STARTING)
     engine, runner = await _runner(settings)
-    work = asyncio.create_task(_work(settings, runner))
+    work = asyncio.create_task(_work(settings, runner, status))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, work.cancel)
@@ -53,11 +56,13 @@ async def main() -> int:
     except asyncio.CancelledError:
         log.info("runtime_stopped", sandboxes="live on")
     except ProbeFailedError as error:
+        status.say(RuntimeState.NOT_FENCED, str(error))
         for name, why in error.failed.items():
             log.error("not_fenced", check=name, why=why)
         print(f"this host does not fence what it runs, so nothing runs here: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_NOT_FENCED
     except EnrolmentRefusedError as error:
+        status.say(RuntimeState.NOT_ENROLLED, str(error))
         print(str(error), file=sys.stderr)  # noqa: T201
         return EXIT_NOT_ENROLLED
     finally:
@@ -84,7 +89,7 @@ async def _runner(settings: RuntimeSettings) -> tuple[Engine | None, Runner]:
     return engine, DockerRunner(engine, host, failed, Probe(engine, probe))
 
 
-async def _work(settings: RuntimeSettings, runner: Runner) -> None:
+async def _work(settings: RuntimeSettings, runner: Runner, status: StatusFile) -> None:
     if isinstance(runner, DockerRunner):
         await wait_for_engine(runner.engine, log.warning)
     facts = await runner.facts()
@@ -104,7 +109,7 @@ async def _work(settings: RuntimeSettings, runner: Runner) -> None:
     await keeper.resume()
     jwks = parse_jwks(settings.warrant_jwks) if settings.warrant_jwks else None
     try:
-        await RuntimeLink(settings.base_url, identity, keeper, blobs, facts, jwks).run()
+        await RuntimeLink(settings.base_url, identity, keeper, blobs, facts, jwks, status).run()
     finally:
         await keeper.detach()
 

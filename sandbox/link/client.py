@@ -40,6 +40,7 @@ from sandbox.link.messages import (
 )
 from sandbox.link.reporter import report
 from sandbox.spec import Value
+from sandbox.status_file import RuntimeState, StatusFile
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +59,7 @@ class RuntimeLink:
     Args:
         base_url: ``http(s)://…`` of the broker; the WebSocket is under the same address.
         warrant_jwks: Keys of warrants; None takes what the broker's welcome says.
+        status: Where it is said whether a broker has welcomed this runtime.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class RuntimeLink:
         blobs: BlobClient,
         facts: RuntimeFacts,
         warrant_jwks: KeySet | None = None,
+        status: StatusFile | None = None,
     ) -> None:
+        self._status = status
         self._url = base_url + LINK_PATH
         self._identity = identity
         self._keeper = keeper
@@ -110,7 +114,9 @@ class RuntimeLink:
                 ValidationError,
                 _ConnectionEndedError,
             ) as error:
-                log.warning("waiting_for_broker", error=str(error)[:200] or type(error).__name__)
+                words = str(error)[:200] or type(error).__name__
+                log.warning("waiting_for_broker", error=words)
+                self._say(RuntimeState.CONNECTING, words)
             if asyncio.get_running_loop().time() - began > 30:
                 pause = 0.2
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (spreads, guards nothing)
@@ -125,11 +131,16 @@ class RuntimeLink:
             async with asyncio.timeout(_HELLO_SECONDS):
                 welcome = await self._introduce(socket)
             log.info("connected", live=len(self._keeper.live))
+            self._say(RuntimeState.CONNECTED)
             self._blobs.session(welcome.session_token)
             try:
                 await _Session(socket, self._keeper, self._blobs, welcome, self._jwks(welcome), self).serve()
             finally:
                 self._blobs.session(None)
+
+    def _say(self, state: RuntimeState, words: str = "") -> None:
+        if self._status is not None:
+            self._status.say(state, words)
 
     async def _introduce(self, socket: aiohttp.ClientWebSocketResponse) -> Welcome:
         challenge = await receive(socket)

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
+from sandbox.status_file import RuntimeState, forget_status, read_status
 from workers.stack import gvisor, leftovers, sandbox_parts, seeding
 from workers.stack.paths import CHECKOUT
 from workers.stack.processes import WORKERS, Process
@@ -141,6 +142,7 @@ def _ready(stack: Stack, seconds: float) -> None:
             _, text = _get(url)
             states = stack.supervision.states().values()
             away = [f"{each.name} is {each.state}" for each in states if each.state != "RUNNING"] + not_ready(text)
+            away += _runtimes_away(stack)
             if not away:
                 return
             last = "; ".join(away)
@@ -148,6 +150,24 @@ def _ready(stack: Stack, seconds: float) -> None:
                 said = time.monotonic()
                 say(f"     waiting: {last[:300]}")
         raise SetupError(f"not ready within {seconds:.0f} s: {last[:1000]}", f"tail -n 30 {stack.paths.log}/*.log")
+
+
+def _runtimes_away(stack: Stack) -> list[str]:
+    """Runtimes that no broker has welcomed yet.
+
+    Raises:
+        SetupError: One has found that this machine does not fence what it would run: waiting does not help.
+    """
+    away: list[str] = []
+    for tenant in stack.tenants:
+        name = f"runtime-{tenant}"
+        state, words = read_status(stack.paths.runtime(tenant), stack.pid(name))
+        if state is RuntimeState.NOT_FENCED:
+            raise SetupError(f"{name}: this machine does not fence what it would run, so nothing runs: {words}",
+                             f"tail -n 30 {stack.paths.log}/{name}.log")
+        if state is not RuntimeState.CONNECTED:
+            away.append(f"{name} is {state.value}" + (f": {words}" if words else ""))
+    return away
 
 
 def _get(url: str) -> tuple[int, str]:
