@@ -84,6 +84,8 @@ def _start(stack: Stack) -> None:
             stack.supervision.start(name)
         for tenant in stack.tenants:
             seeding.hand_enrolment_token(stack.paths, tenant, stack.environment("api"))
+            if stack.pid(f"runtime-{tenant}") is None:
+                forget_status(stack.paths.runtime(tenant))  # what the last process found may be mended by now
             stack.supervision.start(f"runtime-{tenant}")
 
 
