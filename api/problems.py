@@ -25,7 +25,6 @@ MEDIA_TYPE = "application/problem+json"
 TYPE_BASE = "https://awgp.example.com/problems/"
 RETRY_AFTER_SECONDS = 5
 INSUFFICIENT_PRIVILEGE = "42501"
-STATEMENT_TIMEOUT = "57014"
 
 _TITLES = {
     400: ("bad-request", "Bad request"),

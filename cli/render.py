@@ -55,8 +55,7 @@ def line(name: str, value: object) -> None:
 def item_card(item: dict[str, Any]) -> None:
     """A work item of a list, in three short lines."""
     risk = f" {item['risk_level']}" if item.get("risk_level") else ""
-    held = " [red]held[/]" if item.get("held") else ""
-    console.print(f"{status(item['status'])}{risk}{held} [dim]{moment(item['created_at'])}[/]")
+    console.print(f"{status(item['status'])}{risk} [dim]{moment(item['created_at'])}[/]")
     console.print(f"  [bold]{safe(item['title'])}[/]")
     console.print(f"  [dim]{item['id']}[/]")
 

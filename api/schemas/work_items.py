@@ -117,7 +117,6 @@ class WorkItemLine(Answer):
     title: str
     kind: str
     status: WorkItemStatus
-    held: bool
     null_runner: bool = Field(description="Development: nothing was executed.")
     risk_level: RiskLevel | None
     risk_score: int | None
@@ -146,6 +145,7 @@ class WorkItemAnswer(WorkItemLine):
     factors: list[str] = Field(description="Why the risk is what it is, in words.")
     needs_approval: bool
     cancel_requested: bool
+    held: bool = Field(description="A halt keeps it from going on.")
     run_id: UUID | None
     attempt: int
     facts: dict[str, Any]

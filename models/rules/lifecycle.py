@@ -31,8 +31,3 @@ TRANSITIONS: dict[WorkItemStatus, frozenset[WorkItemStatus]] = {
 def may_move(current: WorkItemStatus, to: WorkItemStatus) -> bool:
     """Whether an item may go from one status to the other. Staying is no move."""
     return to in TRANSITIONS[current]
-
-
-def sources_of(to: WorkItemStatus) -> frozenset[WorkItemStatus]:
-    """The statuses from which `to` can be reached, for a conditional update."""
-    return frozenset(status for status, following in TRANSITIONS.items() if to in following)

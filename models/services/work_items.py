@@ -200,7 +200,7 @@ async def view(session: AsyncSession, work_item_id: UUID) -> WorkItemSummary:
         cost="" if item.cost_nano is None else format_usd(item.cost_nano),
         needs_approval=waits,
         cancel_requested=item.cancel_requested_at is not None,
-        held=item.held or await active_halt(session, item.tenant_id, item.assistant_id) is not None,
+        held=await active_halt(session, item.tenant_id, item.assistant_id) is not None,
         restartable=assistant.restartable,
         run_id=run.id if run else None,
         attempt=run.attempt if run else 0,

@@ -33,7 +33,6 @@ class WorkItemRow(SQLModel, table=True):
     worst_case_nano: int = nano()
     status: str = "submitted"
     status_seq: int = big(1)
-    held: bool = False
     null_runner: bool = False
     risk_level: str | None = None
     risk_score: int | None = None

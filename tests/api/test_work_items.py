@@ -96,7 +96,8 @@ async def test_cancelling_is_asked_once_and_told(api: Client, acme: Company, fas
     assert (await api.get(f"/v1/work-items/{item['id']}", acme.requester)).ok()["cancel_reason"] == "not needed"
     assert ("work_item", acme.id, UUID(item["id"])) in fast_path.told
     events = (await api.get(f"/v1/work-items/{item['id']}/timeline", acme.requester)).ok()["items"]
-    assert [event["kind"] for event in events] == ["work_item.created", "work_item.cancel_requested"]
+    kinds = [event["kind"] for event in events]
+    assert kinds == ["work_item.created", "access.refused", "work_item.cancel_requested"]
 
 
 async def test_the_holding_cancels_a_subsidiarys_item(api: Client, acme: Company, holding: Company) -> None:
