@@ -201,10 +201,6 @@ class WorkflowGateway:
             handle = self._client.get_schedule_handle(RECONCILE_SCHEDULE)
             await handle.update(update, rpc_timeout=options.RPC_TIMEOUT)
 
-    async def reconcile_now(self) -> None:
-        """Run the reconciliation at once, beside its schedule's times."""
-        await self._client.get_schedule_handle(RECONCILE_SCHEDULE).trigger(rpc_timeout=options.RPC_TIMEOUT)
-
     def _handle(self, workflow_id: str) -> WorkflowHandle[object, object]:
         return self._client.get_workflow_handle(workflow_id)
 
