@@ -25,6 +25,7 @@ async def run(stack: Stack, rounds: int) -> Tally:
             for number in range(1, rounds + 1):
                 started = time.monotonic()
                 await harness.round()
+                await harness.storm(seed=number)
                 tally = harness.tally()
                 print(f"  round {number} ({time.monotonic() - started:.0f} s): {tally.line}", flush=True)
             for cell, times in sorted(harness.seen.items()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -125,6 +126,26 @@ class Harness:
                 return
             self._say(f"  kill {process}: {', '.join(missing)} missed")
         self._faults.append(f"kill {process}: never struck {', '.join(missing)}")
+
+    async def storm(self, seed: int, items: int = 12, kills: int = 8) -> None:
+        """Kill whatever comes, whenever it comes, while items are on their way: between the states of the table.
+
+        What was struck in which moment is not known, so nothing of it is counted as a state; that nothing is lost and
+        nothing done twice is counted all the same.
+        """
+        chance = random.Random(seed)
+        herd = Herd(self._console.user("alice"), self._console.user("anton"), 3.0)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(herd.pass_through(items))
+            for _ in range(kills):
+                await asyncio.sleep(chance.uniform(0.2, 2.5))  # The moment is what is drawn by lot.
+                process = chance.choice(KILLED)
+                pid = self._stack.pid(process)
+                if pid is not None:
+                    os.kill(pid, signal.SIGKILL)
+        for process in KILLED:
+            await asyncio.to_thread(self._stack.supervision.wait_running, process, 0, 90)
+        await self._settle(herd)
 
     async def strike_workflows(self, struck: asyncio.Event) -> None:
         """Terminate and reset the workflows of items that wait and that run, with Temporal's own command.
