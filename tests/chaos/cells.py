@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 KILLED = ("control", "broker", "relay", "runtime-acme", "temporal")
 """Processes that are killed with -9; supervisord brings each back."""
+STORMED = (*KILLED, "api", "postgres", "valkey")
+"""What a storm strikes."""
 STATES = {"waiting": "awaiting_approval", "queued": "queued", "running": "running"}
 """The harness's words, and the status that the API says."""
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from uuid import UUID
 
 from sandbox.runtime_settings import RuntimeSettings
-from tests.chaos.cells import KILLED, STATES, Cell
+from tests.chaos.cells import KILLED, STATES, STORMED, Cell
 from tests.chaos.herd import LONG_SECONDS, Animal, Herd, StateMissedError, statuses_at
 from tests.e2e.client import Console
 from tests.e2e.recount import Recount
@@ -139,11 +139,11 @@ class Harness:
             group.create_task(herd.pass_through(items))
             for _ in range(kills):
                 await asyncio.sleep(chance.uniform(0.2, 2.5))  # The moment is what is drawn by lot.
-                process = chance.choice(KILLED)
+                process = chance.choice(STORMED)
                 pid = self._stack.pid(process)
                 if pid is not None:
                     os.kill(pid, signal.SIGKILL)
-        for process in KILLED:
+        for process in STORMED:
             await asyncio.to_thread(self._stack.supervision.wait_running, process, 0, 90)
         await self._settle(herd)
 

@@ -98,30 +98,44 @@ class Count:
 
 
 class Recount:
-    """One superuser's connection to the control plane's database."""
+    """A superuser's connection to the control plane's database; made anew when the server went away."""
 
-    def __init__(self, connection: psycopg.Connection[DictRow]) -> None:
-        self._connection = connection
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._connection = self._connect()
+
+    def _connect(self) -> psycopg.Connection[DictRow]:
+        return psycopg.Connection[DictRow].connect(
+            host="127.0.0.1",
+            port=self._stack.ports.postgres,
+            user="postgres",
+            password=self._stack.credentials.postgres_superuser,
+            dbname="awgp",
+            autocommit=True,
+            connect_timeout=10,
+            row_factory=dict_row,
+            options="-c default_transaction_read_only=on",
+        )
 
     @classmethod
     @contextmanager
     def of(cls, stack: Stack) -> Generator[Recount]:
         """Connect; every statement is a transaction of its own that may not write."""
-        with psycopg.Connection[DictRow].connect(
-            host="127.0.0.1",
-            port=stack.ports.postgres,
-            user="postgres",
-            password=stack.credentials.postgres_superuser,
-            dbname="awgp",
-            autocommit=True,
-            row_factory=dict_row,
-            options="-c default_transaction_read_only=on",
-        ) as connection:
-            yield cls(connection)
+        recount = cls(stack)
+        try:
+            yield recount
+        finally:
+            recount._connection.close()
 
     def rows(self, sql: LiteralString, **given: Any) -> list[dict[str, Any]]:
         """The answer to a question."""
-        return self._connection.execute(sql, given).fetchall()
+        try:
+            return self._connection.execute(sql, given).fetchall()
+        except psycopg.OperationalError:
+            self._connection.close()
+            self._stack.postgres.wait(self._stack.credentials)
+            self._connection = self._connect()
+            return self._connection.execute(sql, given).fetchall()
 
     def value(self, sql: LiteralString, **given: Any) -> Any:
         """The first column of the one row."""
