@@ -186,7 +186,7 @@ async def test_what_the_holding_halted_the_holding_lifts(db: Database, holding: 
         await halt.set_halt(session, holding.admin, scope=HaltScope.TENANT, tenant_id=acme.id, mode=HaltMode.HOLD)
         await halt.set_halt(session, holding.admin, scope=HaltScope.EVERYTHING)
     async with db.session_for(acme.admin) as session:
-        with pytest.raises(Forbidden, match="the holding lifts"):
+        with pytest.raises(Forbidden, match="the holding halted this"):
             await halt.lift(session, acme.admin, scope=HaltScope.TENANT)
         assert {state.scope for state in await halt.list_halts(session, acme.auditor)} == {"everything", "tenant"}
     async with db.session_for(holding.admin) as session:
