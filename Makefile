@@ -11,7 +11,7 @@ STACK := $(VENV)/python -m workers.stack
 export PATH := $(CURDIR)/$(VENV):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv setup up down reset status demo test check format bench bench-sandbox bench-lifecycle chaos lock compose-secrets
+.PHONY: help venv setup up down reset status demo test test-keycloak check format bench bench-sandbox bench-lifecycle chaos lock compose-secrets
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -41,6 +41,14 @@ test: venv ## set up what tests need, run the checks, then all tests
 	@$(STACK) prepare
 	@$(MAKE) --no-print-directory check
 	@AWGP_CACHE="$${AWGP_CACHE:-$$($(STACK) cache)}" $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not chaos" $(ARGS)
+
+KEYCLOAK := keycloak-quarkus-dist
+KEYCLOAK_VERSION := 26.7.0
+test-keycloak: venv ## a real Keycloak's tokens on our verification (takes Java 17, Maven, unzip)
+	@mvn -B -ntp -q org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy -DoutputDirectory=$(CURDIR)/.awgp/cache \
+	  -Dartifact=org.keycloak:$(KEYCLOAK):$(KEYCLOAK_VERSION):zip
+	@cd .awgp/cache && test -d keycloak-$(KEYCLOAK_VERSION) || unzip -q $(KEYCLOAK)-$(KEYCLOAK_VERSION).zip
+	@AWGP_TEST_KEYCLOAK=$(CURDIR)/.awgp/cache/keycloak-$(KEYCLOAK_VERSION) $(VENV)/python -m pytest -m keycloak $(ARGS) tests/api
 
 check: venv ## ruff, pyright strict, import contracts, go vet and go test of the guest
 	@echo "  … ruff" && $(VENV)/ruff check .
