@@ -18,6 +18,8 @@ from sandbox.spec import RunOutcome, RunResult
 
 log = structlog.get_logger(__name__)
 
+_MEMORY_FULL = 0.97
+"""Share of the memory limit from which on an unasked kill is put down to it."""
 _SAMPLE_SECONDS = 5.0
 _DRAIN_SECONDS = 5.0
 _GRACE_SECONDS = 5.0
@@ -150,7 +152,16 @@ class Execution:
     def _result(self, handle: SandboxHandle, end: SandboxExit, started: datetime) -> RunResult:
         complete = handle.simulated or self.bridge.complete.is_set()
         lease_over = self._job.lease() <= _LEASE_SLACK_SECONDS
-        outcome, detail = judge(self._stopped, end, self.bridge.exit, complete=complete, lease_over=lease_over)
+        limit = self._job.spec.limits.memory_bytes
+        memory_full = (self._usage.memory_peak_bytes or 0) >= limit * _MEMORY_FULL
+        outcome, detail = judge(
+            self._stopped,
+            end,
+            self.bridge.exit,
+            complete=complete,
+            lease_over=lease_over,
+            memory_full=memory_full,
+        )
         if self.bridge.intake.skipped:
             listed = "; ".join(f"{path}: {why}" for path, why in self.bridge.intake.skipped.items())
             detail = f"{detail}; not taken as artifacts: {listed}".removeprefix("; ")

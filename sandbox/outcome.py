@@ -27,6 +27,7 @@ def judge(
     *,
     complete: bool = True,
     lease_over: bool = False,
+    memory_full: bool = False,
 ) -> tuple[RunOutcome, str]:
     """Returns the outcome and a sentence on it.
 
@@ -35,6 +36,7 @@ def judge(
         end: The engine's word.
         agent: The guest's word, which only explains; it never turns a failure into a success.
         complete: Whether output and artifacts all arrived.
+        memory_full: Whether the cgroup was seen at its memory limit.
         lease_over: Whether the lease is over by the runtime's own count: the guest's code alone proves nothing.
     """
     if stopped is not None:
@@ -45,8 +47,9 @@ def judge(
         return RunOutcome.LEASE_LOST, "ended by its guest: its lease was over and no runtime was there"
     if end.oom_flag:
         return RunOutcome.OUT_OF_MEMORY, "killed: over its memory limit"
-    if end.exit_code == _KILLED and (agent is None or agent.exit_code != _KILLED):
-        # The flag is missing in up to a third of such kills under load.
+    if end.exit_code == _KILLED and (agent is None or agent.exit_code != _KILLED or memory_full):
+        # The flag is missing in up to a third of such kills under load; and the kernel may pick the agent's own
+        # process, so that the guest lives to tell of it: a kill by its own hand looks the same, but for the memory.
         return RunOutcome.OUT_OF_MEMORY, "killed, and not by us: probably over its memory limit"
     if end.exit_code in _COULD_NOT_START and agent is not None and agent.detail:
         return RunOutcome.START_FAILED, "the command could not be started: " + agent.detail[:500]

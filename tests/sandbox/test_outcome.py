@@ -46,3 +46,10 @@ def test_the_guests_code_for_a_lost_lease_counts_only_when_our_own_count_is_over
     assert outcome is O.FAILED_EXIT
     assert "lease over" in detail
     assert judge(None, SandboxExit(0), None, lease_over=True)[0] is O.SUCCEEDED
+
+
+def test_a_kill_of_the_agent_alone_is_put_down_to_memory_where_that_was_full() -> None:
+    end, word = SandboxExit(137), AgentExit(exit_code=137, signal=9)
+    assert judge(None, end, word)[0] is O.FAILED_EXIT
+    assert judge(None, end, word, memory_full=True)[0] is O.OUT_OF_MEMORY
+    assert judge(None, SandboxExit(1), AgentExit(exit_code=1), memory_full=True)[0] is O.FAILED_EXIT
