@@ -10,7 +10,7 @@ from tests.e2e.client import Console
 from tests.e2e.recount import Recount
 from workers.stack.stack import Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.xdist_group("stack"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.timeout(900)]
 
 
 async def test_nothing_is_lost_and_nothing_is_done_twice(stack: Stack) -> None:

@@ -9,7 +9,7 @@ from tests.e2e.client import Console, User
 from tests.e2e.recount import Recount
 from workers.stack.stack import Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.timeout(300)]
 
 
 async def test_the_trail_is_whole_and_tampering_is_found(

@@ -14,7 +14,7 @@ from tests.e2e.polling import PAUSE_SECONDS
 from tests.e2e.recount import Recount, expect_well
 from workers.stack.stack import Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.xdist_group("stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.timeout(600)]
 
 AWAY_SECONDS = 12.0
 

@@ -16,7 +16,7 @@ from tests.e2e.client import Console, ProblemError, User
 from tests.e2e.recount import Recount, expect_well
 from workers.stack.stack import Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.xdist_group("stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.timeout(600)]
 
 EXPIRES_SECONDS = 60
 """The shortest that a policy may say."""

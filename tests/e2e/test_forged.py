@@ -18,7 +18,6 @@ from workers.stack.stack import Stack
 pytestmark = [
     pytest.mark.stack,
     pytest.mark.docker,
-    pytest.mark.xdist_group("stack"),
     pytest.mark.timeout(600),
     pytest.mark.usefixtures("cut_off"),  # its lease runs out beside these tests; see test_forged_runtimes
 ]

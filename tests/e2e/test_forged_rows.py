@@ -15,7 +15,7 @@ from tests.e2e.forging import audited, no_runtime, ran_once
 from tests.e2e.recount import Recount, expect_well
 from workers.stack.stack import Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.xdist_group("stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.timeout(600)]
 
 
 def forge_row(stack: Stack, sql: str, **given: Any) -> None:

@@ -15,7 +15,7 @@ from tests.e2e.polling import eventually
 from tests.e2e.recount import Recount, expect_well
 from workers.stack.stack import Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.xdist_group("stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.timeout(600)]
 
 
 async def test_a_runtime_under_another_tenants_name_is_refused_and_audited(

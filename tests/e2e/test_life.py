@@ -12,7 +12,7 @@ from tests.e2e.client import Console, ProblemError, User
 from tests.e2e.recount import Recount, expect_well
 from tests.examples.test_reconcile_expected import FEES, OPEN, PAIN, SETTLED_ON
 
-pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.xdist_group("stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.timeout(600)]
 
 
 def check_result(text: bytes) -> None:

@@ -14,7 +14,7 @@ from tests.e2e.client import Console, ProblemError, User
 from tests.e2e.recount import TERMINAL, Recount, expect_well
 from workers.stack.stack import Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.xdist_group("stack"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.timeout(900)]
 
 ITEMS = 60
 COUNTED = """

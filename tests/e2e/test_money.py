@@ -8,7 +8,7 @@ from tests.e2e import work
 from tests.e2e.client import User
 from tests.e2e.recount import Recount, expect_well
 
-pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.timeout(300)]
 
 
 async def test_an_item_without_budget_waits_and_is_woken(alice: User, armin: User, recount: Recount) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e import work
 from tests.e2e.client import ProblemError, SseEvent, User
 
-pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.timeout(300)]
 
 
 async def some(user: User, item_id: UUID, most: int, after: str = "") -> list[SseEvent]:
