@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -130,18 +132,17 @@ func TestAClockThatWentBackLengthensNoLease(t *testing.T) {
 }
 
 func TestARenewalThatIsReadTooLateRenewsNothing(t *testing.T) {
-	h := newHost(t, nil, "sh", "-c", "echo here; sleep 60")
+	h := newHost(t, map[string]any{"lease_seconds": 5}, "sh", "-c", "echo here; sleep 60")
 	h.listen()
 	h.startGuest()
 	s, x := h.accept(0), newTranscript()
 	x.take(s)
-	s.say(frameLease, leaseLeft{2})
-	time.Sleep(200 * time.Millisecond)
-	// A pause of the whole sandbox, and a renewal that waits in the socket through it.
-	_ = h.guest.Process.Signal(syscall.SIGSTOP)
+	// A pause of the whole sandbox beyond the lease that it counts since its start, and a renewal that waits in the
+	// socket through it: it was not read before, since the guest stands still when it is sent.
+	h.pause()
 	s.say(frameLease, leaseLeft{3600})
-	time.Sleep(3 * time.Second)
-	_ = h.guest.Process.Signal(syscall.SIGCONT)
+	time.Sleep(6 * time.Second)
+	h.goOn()
 	h.mustEndWithLease(10 * time.Second)
 }
 
@@ -151,9 +152,9 @@ func TestAPauseWithinTheLeaseDoesNoHarm(t *testing.T) {
 	h.startGuest()
 	s, x := h.accept(0), newTranscript()
 	x.take(s)
-	_ = h.guest.Process.Signal(syscall.SIGSTOP)
+	h.pause()
 	time.Sleep(2 * time.Second)
-	_ = h.guest.Process.Signal(syscall.SIGCONT)
+	h.goOn()
 	x.takeAll(s)
 	s.finish()
 	if code := h.exitCode(); code != 6 {
@@ -180,4 +181,28 @@ func TestAWrongNumberIsNoLeaseForEver(t *testing.T) {
 			t.Errorf("%v s give %v", seconds, got)
 		}
 	}
+}
+
+// pause stops the guest and returns when it stands still.
+func (h *host) pause() {
+	h.t.Helper()
+	if err := h.guest.Process.Signal(syscall.SIGSTOP); err != nil {
+		h.t.Fatal(err)
+	}
+	for end := time.Now().Add(testTimeout); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.guest.Process.Pid))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		// The state follows the name, which stands in parentheses.
+		if _, rest, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(rest, "T") {
+			return
+		}
+	}
+	h.t.Fatal("the guest did not stop")
+}
+
+// goOn ends a pause.
+func (h *host) goOn() {
+	_ = h.guest.Process.Signal(syscall.SIGCONT)
 }
