@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from models.domain.errors import Conflict, NotFound
 from models.domain.principal import Principal
 from models.domain.run import RunStatus
-from models.domain.work_item import WorkItemStatus
+from models.domain.work_item import FINAL, WorkItemStatus
 from models.repositories import approvals as approval_rows
 from models.repositories import assistants as assistant_rows
 from models.repositories import tenants as tenant_rows
@@ -24,6 +24,9 @@ from models.tables.work import WorkItemRow
 
 KILL_REASONS = {WorkItemStatus.HALTED: "halted"}
 """Why a run is killed when its item ends so; `cancelled` otherwise."""
+
+
+CLOSES = FINAL - {WorkItemStatus.SUCCEEDED}
 
 
 async def lock_work_item(session: AsyncSession, work_item_id: UUID) -> WorkItemRow:
@@ -91,7 +94,12 @@ async def close(
     this transaction. Safe to repeat: an item that is final is answered as it stands. A run that lives (claimed or
     running) is told to end instead, and the item stays open: `settlement.finish` ends it when the run has, so that
     no hold is freed which is still being spent. So: look at the answer's status.
+
+    Raises:
+        Conflict: `status` is none of those; that work succeeded is said by its run alone.
     """
+    if status not in CLOSES:
+        raise Conflict(f"a work item is not closed as {status.value}")
     item = await lock_work_item(session, work_item_id)
     if WorkItemStatus(item.status).is_final:
         return item
