@@ -22,8 +22,9 @@ KEPT = "AWGP_TEST_STACK"
 
 
 def cache() -> Path:
-    """Built binaries, shared by all stacks of this checkout."""
-    return Path(os.environ.get("AWGP_CACHE") or CHECKOUT / ".awgp" / "cache")
+    """Built binaries, where `make test` and `make chaos` have prepared them."""
+    data = Path(os.environ.get("AWGP_DATA") or CHECKOUT / ".awgp")
+    return Path(os.environ.get("AWGP_CACHE") or data / "cache")
 
 
 class SharedStack:
