@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import docker
 import pytest
 
+from models.domain.run import LEASE_GRACE_SECONDS, LEASE_SECONDS
 from tests.e2e import work
 from tests.e2e.client import Console, User
 from tests.e2e.cut_off import OWNER, CutOff
@@ -21,35 +24,33 @@ async def test_a_runtime_that_was_cut_off_comes_back_to_nothing(
     stack: Stack, console: Console, cut_off: CutOff, recount: Recount
 ) -> None:
     henry = console.user(OWNER)
-    leases = recount.rows(
-        "SELECT work_item_id, id, lease_until FROM runs WHERE work_item_id = ANY(%(items)s)",
-        items=[cut_off.once, cut_off.again],
-    )
-    over = max(row["lease_until"] for row in leases)
-    # The sandboxes end with the lease though nobody is there to kill them: their own guests count it.
-    sandboxes = [row["id"] for row in leases]
-    await eventually(lambda: not running_containers(stack, sandboxes), 150, "the sandboxes ended by themselves")
-    ended_after = recount.value("SELECT extract(epoch FROM clock_timestamp() - %(over)s)", over=over)
-    print(f"sandboxes were gone {ended_after:+.0f} s after the lease's end, by the database's clock")
-
-    # By the database's clock, 30 s after the lease's end and not earlier, the runs are gone.
-    failed = await henry.until(cut_off.once, {"failed"}, 120)
+    failed = await henry.until(cut_off.once, {"failed"}, 240)
+    await henry.until(cut_off.again, {"queued"}, 60)
     assert (failed.outcome, failed.attempt) == ("runtime_gone", 1)
     assert failed.ended_at is not None
-    assert (failed.ended_at - over).total_seconds() >= 29
-    await henry.until(cut_off.again, {"queued"}, 60)
+    # The last heartbeat was at most 30 s old and may still have been taken for a renewal up to 20 s later.
+    gone_after = (failed.ended_at - cut_off.frozen_at).total_seconds()
+    assert gone_after >= LEASE_SECONDS + LEASE_GRACE_SECONDS - 30
+    # Nobody was there to kill the sandboxes: their guests count the lease too, and were first.
+    sql = "SELECT id FROM runs WHERE work_item_id = ANY(%(items)s)"
+    runs = [row["id"] for row in recount.rows(sql, items=[cut_off.once, cut_off.again])]
+    ends = ends_of_containers(stack, runs)
+    assert len(ends) == 2
+    for ended_at in ends:
+        assert ended_at < failed.ended_at - timedelta(seconds=LEASE_GRACE_SECONDS - 5)
+    before = [f"{(failed.ended_at - ended_at).total_seconds():.0f}" for ended_at in ends]
+    print(f"gone {gone_after:.0f} s after it froze; the sandboxes had ended {' and '.join(before)} s before")
 
     cut_off.thaw()
     await henry.until(cut_off.again, lambda item: item.status == "running" and item.attempt == 2, 120)
     await eventually(lambda: two_nonces(henry, cut_off.again), 90, "the second attempt says something")
-    assert not running_containers(stack, [row["id"] for row in leases if row["work_item_id"] == cut_off.once])
     await henry.cancel(cut_off.again)
     await henry.until(cut_off.again, {"cancelled"}, 60)
 
     # What the runtime had to say of attempts that were not its any more is audited, and changes nothing.
     stale = "SELECT count(*) FROM audit_events WHERE kind = 'run.stale_runtime' AND subject = ANY(%(runs)s)"
-    runs = [f"run/{row['id']}" for row in leases]
-    await eventually(lambda: recount.value(stale, runs=runs) >= 1, 60, "the stale runtime is audited")
+    subjects = [f"run/{run}" for run in runs]
+    await eventually(lambda: recount.value(stale, runs=subjects) >= 1, 60, "the stale runtime is audited")
     assert (await henry.item(cut_off.once)).outcome == "runtime_gone"
     assert len(work.Executions.of(await henry.output(cut_off.once)).nonces) == 1
     attempts = recount.rows(
@@ -61,14 +62,17 @@ async def test_a_runtime_that_was_cut_off_comes_back_to_nothing(
     expect_well(recount, [cut_off.once, cut_off.again])
 
 
-def running_containers(stack: Stack, runs: list[UUID]) -> list[str]:
-    """Ids of these runs' containers that run."""
+def ends_of_containers(stack: Stack, runs: list[UUID]) -> list[datetime]:
+    """When these runs' containers ended, by the engine; one that runs is an error."""
     client = docker.DockerClient(base_url=stack.engine.host, timeout=30)
     try:
-        found = [client.containers.list(ignore_removed=True, filters={"label": f"awgp.run={run}"}) for run in runs]
-        return [str(container.id) for containers in found for container in containers]
+        filters = [{"label": f"awgp.run={run}"} for run in runs]
+        found = [each for wanted in filters for each in client.containers.list(all=True, filters=wanted)]
+        states: list[dict[str, Any]] = [client.api.inspect_container(str(container.id))["State"] for container in found]
     finally:
         client.close()
+    assert not any(state["Running"] for state in states), states
+    return [datetime.fromisoformat(state["FinishedAt"][:19] + "+00:00") for state in states]
 
 
 async def two_nonces(user: User, item_id: UUID) -> bool:
