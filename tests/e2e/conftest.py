@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
-from uuid import UUID
 
 import pytest
 
 from tests.e2e.client import Console, User
 from tests.e2e.cut_off import CutOff, cut_off_runtime
-from tests.e2e.expiring import ask
 from tests.e2e.private_stack import SHARED
 from tests.e2e.recount import Recount
 from tests.e2e.temporal_cli import TemporalCli
@@ -80,9 +77,3 @@ def cut_off(stack: Stack) -> Iterator[CutOff]:
     """The holding's runtime, frozen with two runs in its sandboxes until a test lets it go on."""
     with cut_off_runtime(stack) as frozen:
         yield frozen
-
-
-@pytest.fixture(scope="session")
-def expiring(stack: Stack) -> UUID:
-    """An item whose question expires within a minute or so."""
-    return asyncio.run(ask(stack))

@@ -9,12 +9,10 @@ import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from tests.e2e import work
 from tests.e2e.client import Console
-from tests.e2e.recount import Recount
 from workers.stack.stack import Stack
 
 RUNTIME = "runtime-example-holding"
@@ -28,14 +26,12 @@ class CutOff:
     """What runs on the frozen runtime.
 
     Attributes:
-        frozen_at: When, by the database's clock.
         once: An item whose assistant may not be run again.
         again: One whose assistant may.
     """
 
     stack: Stack
     pid: int
-    frozen_at: datetime
     once: UUID
     again: UUID
 
@@ -50,9 +46,7 @@ def cut_off_runtime(stack: Stack) -> Generator[CutOff]:
     """Start both items and freeze their runtime; it goes on at the end whatever happens."""
     once, again = asyncio.run(_begin(stack))
     pid = stack.kill(RUNTIME, signal.SIGSTOP)
-    with Recount.of(stack) as recount:
-        frozen_at = recount.value("SELECT clock_timestamp()")
-    frozen = CutOff(stack, pid, frozen_at, once, again)
+    frozen = CutOff(stack, pid, once, again)
     try:
         yield frozen
     finally:

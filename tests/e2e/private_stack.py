@@ -22,9 +22,8 @@ KEPT = "AWGP_TEST_STACK"
 
 
 def cache() -> Path:
-    """Built binaries, where `make test` and `make chaos` have prepared them."""
-    data = Path(os.environ.get("AWGP_DATA") or CHECKOUT / ".awgp")
-    return Path(os.environ.get("AWGP_CACHE") or data / "cache")
+    """Built binaries, shared by all stacks of this checkout."""
+    return Path(os.environ.get("AWGP_CACHE") or CHECKOUT / ".awgp" / "cache")
 
 
 class SharedStack:

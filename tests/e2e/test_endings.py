@@ -9,18 +9,35 @@ from uuid import UUID
 
 import docker
 import pytest
+import yaml
 
 from tests.e2e import work
 from tests.e2e.client import Console, ProblemError, User
 from tests.e2e.recount import Recount, expect_well
 from workers.stack.stack import Stack
 
-pytestmark = [
-    pytest.mark.stack,
-    pytest.mark.docker,
-    pytest.mark.timeout(600),
-    pytest.mark.usefixtures("cut_off", "expiring"),  # what they begin takes minutes, and is looked at by later files
-]
+pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.timeout(600)]
+
+EXPIRES_SECONDS = 60
+"""The shortest that a policy may say."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def expiring(stack: Stack) -> UUID:
+    """An item whose question expires while the other tests of this file run."""
+
+    async def ask() -> UUID:
+        async with Console(stack) as console:
+            gina, gregor = console.user("gina"), console.user("gregor")
+            before = (await gregor.call("GET", "/v1/policies/current"))["source"]
+            policy = yaml.safe_load(before)
+            policy["approvals"]["L3"] |= {"expires_after": EXPIRES_SECONDS, "remind_after": []}
+            await gregor.call("POST", "/v1/policies", {"source": yaml.safe_dump(policy, sort_keys=False)})
+            asked = await gina.submit(work.item(await work.sleeper(gina), "L3", parameters={"seconds": 1}))
+            await gregor.call("POST", "/v1/policies", {"source": before})
+            return asked.id
+
+    return asyncio.run(ask())
 
 
 def containers_of(stack: Stack, run_id: UUID) -> list[str]:
@@ -151,3 +168,20 @@ async def test_a_hold_lets_run_what_runs(alice: User, armin: User, recount: Reco
         assert (await alice.item(new.id)).status == "queued"
     await alice.until(new.id, {"succeeded"}, 60)
     expect_well(recount, [runs.id, new.id, other.id])
+
+
+async def test_a_question_that_nobody_answers_expires(
+    expiring: UUID, console: Console, gina: User, recount: Recount
+) -> None:
+    done = await gina.until(expiring, {"expired"}, EXPIRES_SECONDS + 30)
+    assert done.ended_at is not None
+    (approval,) = recount.rows("SELECT * FROM approvals WHERE work_item_id = %(item)s", item=expiring)
+    assert approval["status"] == "expired"
+    asked_for = (approval["expires_at"] - approval["created_at"]).total_seconds()
+    assert asked_for == pytest.approx(EXPIRES_SECONDS, abs=1)
+    assert 0 <= (done.ended_at - approval["expires_at"]).total_seconds() < 15
+    body = {"verdict": "approve", "reason": "too late"}
+    with pytest.raises(ProblemError) as late:
+        await console.user("georg").call("POST", f"/v1/approvals/{approval['id']}/decision", body)
+    assert late.value.status == 409
+    expect_well(recount, [expiring])
