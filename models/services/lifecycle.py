@@ -24,9 +24,8 @@ from models.tables.work import WorkItemRow
 
 KILL_REASONS = {WorkItemStatus.HALTED: "halted"}
 """Why a run is killed when its item ends so; `cancelled` otherwise."""
-
-
 CLOSES = FINAL - {WorkItemStatus.SUCCEEDED}
+"""What an item may be closed as without a run's word; INVARIANT: only a run that ended well makes it succeed."""
 
 
 async def lock_work_item(session: AsyncSession, work_item_id: UUID) -> WorkItemRow:

@@ -270,3 +270,23 @@ async def test_a_way_that_the_rules_do_not_know_is_refused(db: Database, acme: C
         async with db.tenant_session(acme.id) as session:
             locked = await lifecycle.lock_work_item(session, item.id)
             await lifecycle.move(session, control(acme.id), locked, WorkItemStatus.RUNNING, summary="no")
+
+
+@pytest.mark.parametrize("status", [WorkItemStatus.SUCCEEDED, WorkItemStatus.RUNNING, WorkItemStatus.QUEUED])
+async def test_nothing_is_closed_as_what_only_its_run_can_say(
+    db: Database, acme: Company, work: Work, status: WorkItemStatus
+) -> None:
+    item = await work.assessed(acme, "L1")
+    async with db.tenant_session(acme.id) as session:
+        await (await session.connection()).execute(
+            text("insert into runs (tenant_id, id, work_item_id, status) values (:t, :id, :item, 'running')"),
+            {"t": acme.id, "id": new_id(), "item": item.id},
+        )
+    with pytest.raises(Conflict, match=f"not closed as {status.value}"):
+        async with db.session_for(control(acme.id)) as session:
+            await lifecycle.close(session, control(acme.id), item.id, status, "because I say so")
+    async with db.session_for(control(acme.id)) as session:
+        run = await work_items.latest_run(session, control(acme.id), item.id)
+        assert run is not None
+        assert run.kill_reason is None, "a live run is not killed by it either"
+        assert (await work_items.read(session, control(acme.id), item.id)).status == item.status
