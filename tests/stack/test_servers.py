@@ -1,15 +1,17 @@
 """A private stack's servers, really started, killed and ended."""
 
 import os
+import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import docker
 import pytest
 
-from workers.stack import lifecycle
+from workers.stack import lifecycle, remnants, sandbox_parts
 from workers.stack.leftovers import recorded
 from workers.stack.paths import CHECKOUT
 from workers.stack.stack import Stack
@@ -78,9 +80,34 @@ def test_roles_have_no_power_over_row_security(stack: Stack) -> None:
     ]
 
 
+def forget_a_sandbox(stack: Stack) -> None:
+    """A sandbox that runs, and that the engine knows nothing of any more, as after a crash in the middle of a start."""
+    sandbox_parts.build_image(stack.paths, stack.engine)
+    client = docker.DockerClient(base_url=stack.engine.host, version="1.41")
+    try:
+        container = client.containers.run(
+            "awgp/sandbox:latest",
+            ["sleep", "600"],
+            detach=True,
+            runtime="runsc-awgp",
+            network_mode="none",
+            labels={"awgp.owner": "a test"},
+        )
+        identity = str(container.id)
+    finally:
+        client.close()
+    old = stack.kill("dockerd")
+    shutil.rmtree(stack.paths.docker / "data" / "containers" / identity)
+    stack.supervision.wait_running("dockerd", not_pid=old)
+    stack.engine.wait()
+
+
 def test_down_leaves_nothing(stack: Stack) -> None:
     # Last in the file: the fixture's own down then finds nothing to do.
+    forget_a_sandbox(stack)
     running = recorded(stack.paths)
+    running += remnants.shims(stack.engine) + remnants.sandboxes(stack.engine)
+    assert {each.name for each in running} & {"runsc-sandbox"}, "the engine has forgotten it, and it runs"
     lifecycle.down(stack)
     assert not [each.name for each in running if each.lives()]
     assert stack.supervision.pid() is None

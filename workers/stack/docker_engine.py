@@ -47,8 +47,13 @@ class DockerEngine:
         return os.environ.get("DOCKER_HOST", f"unix://{MACHINE_SOCKET}")
 
     @property
+    def exec_root(self) -> Path:
+        """Where our own engine keeps the state of what runs."""
+        return self.paths.docker / "exec"
+
+    @property
     def containerd_socket(self) -> Path:
-        return self.paths.docker / "exec" / "containerd" / "containerd.sock"
+        return self.exec_root / "containerd" / "containerd.sock"
 
     def install(self) -> None:
         """Install the engine where there is none; a `docker` client alone is not an engine."""
@@ -89,7 +94,7 @@ class DockerEngine:
             "--data-root",
             f"{folder}/data",
             "--exec-root",
-            f"{folder}/exec",
+            str(self.exec_root),
             "-H",
             f"unix://{self.paths.docker_socket}",
             "--pidfile",

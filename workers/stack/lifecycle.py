@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sandbox.status_file import RuntimeState, forget_status, read_status
-from workers.stack import gvisor, leftovers, sandbox_parts, seeding
+from workers.stack import gvisor, leftovers, remnants, sandbox_parts, seeding
 from workers.stack.paths import CHECKOUT
 from workers.stack.processes import WORKERS, Process
 from workers.stack.stack import Stack, unmount_below
@@ -98,7 +98,7 @@ def down(stack: Stack) -> None:
 
 
 def _end(stack: Stack) -> None:
-    if stack.supervision.pid() is None and _shims(stack):
+    if stack.supervision.pid() is None and remnants.shims(stack.engine):
         # Sandboxes outlived their engine; only an engine can end them.
         stack.start_supervisor()
     if stack.supervision.pid() is not None:
@@ -113,6 +113,9 @@ def _end(stack: Stack) -> None:
                 say("     supervisord did not end in time; its processes are killed")
     leftovers.end(stack.paths)
     if stack.engine.own:
+        forgotten = remnants.end(stack.engine)
+        if forgotten:
+            say(f"     {forgotten} processes were killed that their engine had forgotten")
         unmount_below(stack.paths.docker)
 
 
@@ -194,20 +197,6 @@ def _patiently(building: Future[Path]) -> Path:
             if building.done():
                 raise
             say(f"     still building ({time.monotonic() - started:.0f} s)")
-
-
-def _shims(stack: Stack) -> list[int]:
-    """Pids of containerd's shims of our engine, told by the address of our own containerd in their command line."""
-    address = str(stack.engine.containerd_socket).encode()
-    found: list[int] = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if address in words and b"shim" in words[0]:
-            found.append(int(path.parent.name))
-    return found
 
 
 def _need(program: str, mend: str) -> None:
