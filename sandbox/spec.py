@@ -85,6 +85,22 @@ class Artifact(Value):
     size: int = Field(ge=0)
 
 
+class LlmGrant(Value):
+    """What the run may spend on models; held with the rest before it starts.
+
+    Attributes:
+        budget_nano_usd: Integer nano-dollars for all calls together.
+        models: Patterns (``*`` for any part of a name) of which the model must fit one; empty: what the policy allows.
+        rpm: Calls a minute.
+        tpm: Tokens a minute, counted as they are held and settled.
+    """
+
+    budget_nano_usd: int = Field(ge=0, le=9 * 10**18)
+    models: tuple[str, ...] = ()
+    rpm: int = Field(default=600, ge=1, le=10**6)
+    tpm: int = Field(default=10**6, ge=1, le=10**12)
+
+
 class RunSpec(Value):
     """Exactly what is to run.
 
@@ -93,6 +109,7 @@ class RunSpec(Value):
         image_digest: Image id or repository digest (``sha256:…``) the image must have.
         command: Replaces the image's CMD; None keeps it.
         entrypoint: Replaces the image's ENTRYPOINT (and drops its CMD); None keeps it.
+        llm: What it may spend on models; None: it may call none.
     """
 
     run_id: UUID
@@ -106,6 +123,7 @@ class RunSpec(Value):
     env: dict[str, str] = Field(default_factory=dict)
     inputs: tuple[InputFile, ...] = ()
     limits: Limits = Limits()
+    llm: LlmGrant | None = None
 
 
 class RunOutcome(StrEnum):

@@ -57,6 +57,8 @@ class RunRow(SQLModel, table=True):
     kill_reason: str | None = None
     log_offset: int = big()
     lost_seconds: int = 0
+    waiting: str | None = None
+    continuation: dict[str, Any] | None = document(nullable=True)
     outcome: str | None = None
     result: dict[str, Any] | None = document(nullable=True)
     created_at: datetime = stamped()
@@ -66,8 +68,9 @@ class WarrantRow(SQLModel, table=True):
     __tablename__ = "warrants"
     tenant_id: UUID = tenant_key()
     id: UUID = Field(primary_key=True)
-    run_id: UUID
-    work_item_id: UUID
+    run_id: UUID | None = None
+    action_id: UUID | None = None
+    work_item_id: UUID | None = None
     attempt: int
     token: str
     claims: dict[str, Any] = document()

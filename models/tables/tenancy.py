@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Column
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from models.tables.columns import big, document, moment, stamped, tenant_key, words
@@ -53,6 +55,8 @@ class AssistantRow(SQLModel, table=True):
     restartable: bool = False
     limits: dict[str, Any] = document()
     tools: list[str] = words()
+    llm: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSONB, nullable=False))
+    connectors: list[str] = words()
     enabled: bool = True
     version: int = 1
     succeeded_count: int = 0

@@ -1,4 +1,7 @@
-"""Work items, files, assessments, approvals, decisions."""
+"""Work items, files, assessments, approvals, decisions.
+
+An approval and an assessment are about a work item, about one action, or about a staged set of actions.
+"""
 
 # SQLModel declares `__tablename__` as a declared_attr; its documented use is a plain string.
 # pyright: reportAssignmentType=false
@@ -63,7 +66,9 @@ class RiskAssessmentRow(SQLModel, table=True):
     __tablename__ = "risk_assessments"
     tenant_id: UUID = tenant_key()
     id: UUID = Field(primary_key=True)
-    work_item_id: UUID
+    work_item_id: UUID | None = None
+    action_id: UUID | None = None
+    action_set_id: UUID | None = None
     policy_version_id: UUID
     score: int
     level: str
@@ -76,7 +81,9 @@ class ApprovalRow(SQLModel, table=True):
     __tablename__ = "approvals"
     tenant_id: UUID = tenant_key()
     id: UUID = Field(primary_key=True)
-    work_item_id: UUID
+    work_item_id: UUID | None = None
+    action_id: UUID | None = None
+    action_set_id: UUID | None = None
     assessment_id: UUID
     policy_version_id: UUID
     level: str
@@ -106,4 +113,5 @@ class DecisionRow(SQLModel, table=True):
     acr: str | None = None
     channel: str
     subject_digest: str
+    edits: dict[str, Any] | None = document(nullable=True)
     created_at: datetime = stamped()

@@ -14,15 +14,15 @@ Connection = psycopg.Connection[tuple[object, ...]]
 OWN = "(tenant_id = ( SELECT (NULLIF(current_setting('app.current_tenant'::text, true), ''::text))::uuid"
 SIGHT = "(tenant_id = ANY (( SELECT visible_tenants() AS visible_tenants)::uuid[]))"
 
-FOUND_BY_SYSTEM = {"tenants", "work_items", "approvals", "runs", "reservations"}
+FOUND_BY_SYSTEM = {"tenants", "work_items", "approvals", "runs", "reservations", "llm_openings", "actions"}
 """What the dispatching role sees of every tenant: dispatch tables alone."""
 DISPATCHED_BY_SYSTEM = {"outbox"}
 FORGOTTEN = {"outbox"}
 """What a definer function deletes from: the old alone."""
 OLD = "(done_at < (now() - '30 days'::interval))"
-LOOKED_UP = {"tenants", "runtimes", "enrolment_tokens"}
+LOOKED_UP = {"tenants", "runtimes", "enrolment_tokens", "assistant_keys"}
 """What definer functions look a tenant up in."""
-GLOBAL = {"halts", "everything_budgets", "everything_windows", "noise", "alembic_version"}
+GLOBAL = {"halts", "rate_cards", "everything_budgets", "everything_windows", "noise", "alembic_version"}
 ROLES = ("awgp_owner", "awgp_app", "awgp_system", "awgp_finder")
 
 
@@ -158,7 +158,7 @@ def admin(database: TestDatabase) -> Iterator[Connection]:
 
 
 def test_every_tenant_table_has_exactly_the_designs_policies(admin: Connection) -> None:
-    assert len(tenant_tables(admin)) >= 24
+    assert len(tenant_tables(admin)) >= 36
     assert faults(admin) == []
 
 
