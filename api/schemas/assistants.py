@@ -25,6 +25,15 @@ class AssistantChange(AssistantBody):
         return AssistantBody.model_validate(self.model_dump(exclude={"version"}))
 
 
+class LlmAnswer(Answer):
+    """What each of its work items may spend on models."""
+
+    budget_nano_usd: int
+    models: list[str] = Field(description="Patterns of which the model must fit one; empty: what the policy allows.")
+    rpm: int | None = Field(None, description="Calls a minute; null: the policy's.")
+    tpm: int | None = Field(None, description="Tokens a minute; null: the policy's.")
+
+
 class AssistantAnswer(Answer):
     """An assistant."""
 
@@ -40,6 +49,8 @@ class AssistantAnswer(Answer):
     restartable: bool
     limits: dict[str, int]
     tools: list[str]
+    llm: LlmAnswer | None
+    connectors: list[str]
     enabled: bool
     version: int
     succeeded_count: int
@@ -50,7 +61,7 @@ class AssistantAnswer(Answer):
     @classmethod
     def of(cls, row: AssistantRow) -> Self:
         """The answer for a row."""
-        return cls.model_validate(row, from_attributes=True)
+        return cls.model_validate({**row.model_dump(), "llm": row.llm or None})
 
 
 class AssistantPage(Answer):

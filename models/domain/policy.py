@@ -1,5 +1,6 @@
 """A policy version: what makes work risky, who approves which level, what running costs."""
 
+from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Self
 
@@ -7,13 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from models.domain.approval import ApprovalTier
 from models.domain.errors import InvalidInput
-from models.domain.money import PPM, NanoUsd
+from models.domain.money import NANO_PER_USD, PPM, NanoUsd
 from models.domain.risk import Points, RiskLevel
 
 Words = Annotated[str, StringConstraints(min_length=3, max_length=200, strip_whitespace=True)]
 FactorId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
 Expression = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 """A CEL expression over the facts."""
+ModelPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9*][A-Za-z0-9._:/*-]{0,127}$")]
+"""A model's name as the provider writes it, with ``*`` for any part."""
 Seconds = Annotated[int, Field(ge=1, le=90 * 86_400, strict=True)]
 
 # A thousand dollars: times the longest run it still fits 64 bits, and canonical JSON (2**53) holds it.
@@ -121,6 +124,46 @@ class MoneyRules(_Part):
     """Seconds that an item waits for money before it expires."""
 
 
+class LlmRules(_Part):
+    """What the company lets its assistants spend on models. An assistant's own grant lies within."""
+
+    models: Annotated[tuple[ModelPattern, ...], Field(max_length=200)] = ("*",)
+    """Patterns (``*`` for any part of a name); a model that fits none is refused."""
+    most_per_item_nano_usd: Annotated[NanoUsd, Field(ge=0, le=10**15, strict=True)] = NanoUsd(10 * NANO_PER_USD)
+    """The largest grant for the model calls of one work item."""
+    rpm: Annotated[int, Field(ge=1, le=10**6, strict=True)] = 600
+    """Calls a minute of one work item."""
+    tpm: Annotated[int, Field(ge=1, le=10**12, strict=True)] = 2_000_000
+    """Tokens a minute of one work item."""
+
+
+class WhileWaiting(StrEnum):
+    """What becomes of a sandbox whose agent does nothing but wait for people."""
+
+    STAY = "stay"
+    """It stays as it is: its time counts and is paid."""
+    PAUSE = "pause"
+    """It is paused after the grace: its time stands still."""
+    SUSPEND = "suspend"
+    """It ends after the grace; a new attempt begins with the decision and the state that the agent saved."""
+
+
+class ActionRules(_Part):
+    """What holds for actions that agents ask for in mid-run. Risk, approvals and levels are those of work items."""
+
+    most_per_item: Annotated[int, Field(ge=0, le=10_000, strict=True)] = 50
+    """Actions of one work item; more are denied."""
+    most_per_minute: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 20
+    """Actions of one work item, or of one assistant that runs elsewhere, in a minute."""
+    staged_from: RiskLevel | None = None
+    """Effects of this level or above are always staged: collected, and approved together at the run's end."""
+    denied_for: Seconds = 86_400
+    """How long a denial stands for its class of action where the agent runs elsewhere; in a run: to its end."""
+    while_waiting: WhileWaiting = WhileWaiting.PAUSE
+    grace_seconds: Annotated[int, Field(ge=5, le=86_400, strict=True)] = 60
+    """How long an agent waits before it is paused or suspended."""
+
+
 class DefaultLimits(_Part):
     """The limits of a run that asks for none of its own. Fields and ranges are the sandbox's."""
 
@@ -170,6 +213,8 @@ class Policy(_Part):
     prices: Prices
     money: MoneyRules = MoneyRules()
     limits: DefaultLimits = DefaultLimits()
+    llm: LlmRules = LlmRules()
+    actions: ActionRules = ActionRules()
 
     @model_validator(mode="after")
     def _ids_are_told_apart(self) -> Self:

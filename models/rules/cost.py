@@ -13,6 +13,11 @@ def worst_case(prices: Prices, wall_seconds: int) -> NanoUsd:
     return NanoUsd(max(prices.minimum_nano_usd, prices.sandbox_second_nano_usd * wall_seconds))
 
 
+def to_hold(prices: Prices, wall_seconds: int, for_models: int) -> NanoUsd:
+    """The most that a work item can cost: its sandbox's time and its grant for model calls."""
+    return NanoUsd(worst_case(prices, wall_seconds) + for_models)
+
+
 def actual(prices: Prices, ran_seconds: float, wall_seconds: int) -> NanoUsd:
     """What an attempt cost whose sandbox lived for `ran_seconds`. One that never started is free.
 

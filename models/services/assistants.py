@@ -11,9 +11,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.domain.errors import Conflict, Forbidden, InvalidInput, NotFound
-from models.domain.policy import DefaultLimits
+from models.domain.money import Amount
+from models.domain.policy import DefaultLimits, ModelPattern
 from models.domain.principal import Principal, PrincipalKind, Role
-from models.domain.work_item import MAX_TOOLS, ToolName
+from models.domain.work_item import MAX_TOOLS, Slug, ToolName
 from models.repositories import assistants as rows
 from models.repositories import paging
 from models.repositories import principals as principal_rows
@@ -41,6 +42,24 @@ def _environment(env: dict[str, str]) -> dict[str, str]:
     return env
 
 
+class LlmAsked(BaseModel):
+    """What each of an assistant's work items may spend on models; a part left out is the policy's.
+
+    Attributes:
+        budget_nano_usd: For all calls of one work item together, in integer nano-dollars.
+        models: Patterns of which the model must fit one; empty: all that the policy allows.
+        rpm: Calls a minute.
+        tpm: Tokens a minute.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budget_nano_usd: Annotated[Amount, Field(gt=0)]
+    models: Annotated[tuple[ModelPattern, ...], Field(max_length=64)] = ()
+    rpm: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    tpm: Annotated[int, Field(ge=1, le=10**12)] | None = None
+
+
 class AssistantBody(BaseModel):
     """What its owner says of an assistant; a limit left out is the policy's."""
 
@@ -55,6 +74,10 @@ class AssistantBody(BaseModel):
     restartable: bool = False
     limits: dict[LimitName, Annotated[int, Field(strict=True)]] = {}
     tools: Annotated[frozenset[ToolName], Field(max_length=MAX_TOOLS)] = frozenset()
+    llm: LlmAsked | None = None
+    """What it may spend on models; None: it calls none."""
+    connectors: Annotated[frozenset[Slug], Field(max_length=64)] = frozenset()
+    """Names of the company's connectors by which its effects may be performed."""
     enabled: bool = True
 
 
@@ -165,6 +188,8 @@ def _columns(body: AssistantBody) -> dict[str, Any]:
         "restartable": body.restartable,
         "limits": dict(body.limits),
         "tools": sorted(body.tools),
+        "llm": body.llm.model_dump(mode="json", exclude_none=True) if body.llm is not None else {},
+        "connectors": sorted(body.connectors),
         "enabled": body.enabled,
     }
 

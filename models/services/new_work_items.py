@@ -32,13 +32,14 @@ from models.rules import approval as approval_rules
 from models.rules import cost, risk
 from models.services import audit, policies
 from models.services.assistant_record import record_of
+from models.services.assistants import LlmAsked
 from models.services.ids import new_id
 from models.services.outbox import OutboxKind, enqueue
 from models.services.plain_json import no_nul, plain_json
 from models.services.who_decides import who_decides
 from models.tables.tenancy import AssistantRow, PolicyVersionRow
 from models.tables.work import WorkItemFileRow, WorkItemRow
-from sandbox.spec import InputFile, Limits, RunSpec, spec_digest
+from sandbox.spec import InputFile, Limits, LlmGrant, RunSpec, spec_digest
 
 MAX_INPUTS = 64
 MAX_PARAMETERS_BYTES = 16 * 1024
@@ -60,6 +61,8 @@ class LimitsAsked(BaseModel):
     artifact_bytes: int | None = None
     wall_seconds: int | None = None
     nofile: int | None = None
+    llm_budget_nano_usd: int | None = None
+    """For model calls; only where the assistant has a grant for them."""
 
 
 class NewWorkItem(BaseModel):
@@ -196,7 +199,7 @@ async def _prepare(
         raise _invalid("tools", f"the assistant {assistant.slug} does not have {', '.join(unknown)}")
     version = await policies.current(session, tenant_id)
     policy = await policies.pinned(session, tenant_id, version.id)
-    limits = _limits(policy, assistant, new.limits)
+    limits, grant = _limits(policy, assistant, new.limits), _grant(policy, assistant, new.limits)
     facts = WorkItemFacts(
         kind=new.kind,
         data_class=new.data_class,
@@ -216,8 +219,10 @@ async def _prepare(
         env={**assistant.env, "AWGP_PARAMETERS": _parameters(new)},
         inputs=_inputs(new),
         limits=limits,
+        llm=grant,
     )
-    return _Prepared(assistant, version, policy, facts, spec, cost.worst_case(policy.prices, limits.wall_seconds))
+    worst_case = cost.to_hold(policy.prices, limits.wall_seconds, grant.budget_nano_usd if grant else 0)
+    return _Prepared(assistant, version, policy, facts, spec, worst_case)
 
 
 def _row(principal: Principal, new: NewWorkItem, prepared: _Prepared, *, key: str, digest: str) -> WorkItemRow:
@@ -262,7 +267,7 @@ def _announce(session: AsyncSession, principal: Principal, row: WorkItemRow, pre
 def _limits(policy: Policy, assistant: AssistantRow, asked: LimitsAsked) -> Limits:
     """The assistant's limits over the policy's defaults, lowered by what was asked; nothing raises one."""
     granted = {**policy.limits.model_dump(), **assistant.limits}
-    wanted = asked.model_dump(exclude_none=True)
+    wanted = asked.model_dump(exclude_none=True, exclude={"llm_budget_nano_usd"})
     for name, value in wanted.items():
         if value > granted[name]:
             raise _invalid(f"limits.{name}", f"{value} is more than the assistant's {granted[name]}")
@@ -271,6 +276,25 @@ def _limits(policy: Policy, assistant: AssistantRow, asked: LimitsAsked) -> Limi
     except ValidationError as error:
         fault = error.errors()[0]
         raise _invalid(f"limits.{'.'.join(str(part) for part in fault['loc'])}", fault["msg"]) from error
+
+
+def _grant(policy: Policy, assistant: AssistantRow, asked: LimitsAsked) -> LlmGrant | None:
+    """What it may spend on models: the assistant's grant within the policy's, lowered by what was asked."""
+    wanted = asked.llm_budget_nano_usd
+    if not assistant.llm:
+        if wanted:
+            raise _invalid("limits.llm_budget_nano_usd", f"the assistant {assistant.slug} has no grant for models")
+        return None
+    own = LlmAsked.model_validate(assistant.llm)
+    budget = min(own.budget_nano_usd, policy.llm.most_per_item_nano_usd)
+    if wanted is not None and not 0 <= wanted <= budget:
+        raise _invalid("limits.llm_budget_nano_usd", f"{wanted} is not between 0 and the assistant's {budget}")
+    return LlmGrant(
+        budget_nano_usd=budget if wanted is None else wanted,
+        models=own.models,
+        rpm=min(own.rpm or policy.llm.rpm, policy.llm.rpm),
+        tpm=min(own.tpm or policy.llm.tpm, policy.llm.tpm),
+    )
 
 
 def _inputs(new: NewWorkItem) -> tuple[InputFile, ...]:

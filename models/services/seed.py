@@ -75,6 +75,8 @@ class SeedAssistant(_Part):
     restartable: bool = False
     limits: dict[str, int] = {}
     tools: frozenset[ToolName] = frozenset()
+    llm: assistants.LlmAsked | None = None
+    connectors: frozenset[Slug] = frozenset()
 
 
 class SeedBudget(_Part):

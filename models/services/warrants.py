@@ -124,7 +124,7 @@ async def _spec_as_approved(session: AsyncSession, item: WorkItemRow, run: RunRo
 async def _firm_hold(session: AsyncSession, item: WorkItemRow, spec: RunSpec) -> ReservationRow:
     reservation = await reservation_rows.lock_live(session, item.tenant_id, item.id)
     policy = await policies.pinned(session, item.tenant_id, item.policy_version_id)
-    needed = cost.worst_case(policy.prices, spec.limits.wall_seconds)
+    needed = cost.to_hold(policy.prices, spec.limits.wall_seconds, spec.llm.budget_nano_usd if spec.llm else 0)
     if reservation is None or reservation.phase != "claimed" or reservation.amount_nano < needed:
         raise WarrantRefused("the hold does not cover what the run may cost", code="reservation")
     return reservation

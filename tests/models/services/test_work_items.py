@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy import text
 
 from models.domain.errors import Conflict, Forbidden, IdempotencyMismatch, InvalidInput, NotFound
+from models.domain.money import NanoUsd
 from models.domain.work_item import WorkItemStatus
 from models.services import approvals, assistants, lifecycle, work_items
 from models.services.ids import new_id
@@ -290,3 +291,29 @@ async def test_nothing_is_closed_as_what_only_its_run_can_say(
         assert run is not None
         assert run.kill_reason is None, "a live run is not killed by it either"
         assert (await work_items.read(session, control(acme.id), item.id)).status == item.status
+
+
+async def test_a_grant_for_models_is_pinned_held_and_only_ever_lowered(db: Database, acme: Company, work: Work) -> None:
+    async with db.session_for(acme.owner) as session:
+        row = await assistants.read(session, acme.owner, "reconciler")
+        llm = assistants.LlmAsked(budget_nano_usd=NanoUsd(2 * 10**9), models=("openai/*",), rpm=10**6)
+        body = assistants.AssistantBody(name=row.name, image=row.image, llm=llm, connectors=frozenset({"crm"}))
+        changed = await assistants.update(session, acme.owner, row.id, row.version, body)
+        assert (changed.llm["budget_nano_usd"], changed.connectors) == (2 * 10**9, ["crm"])
+    whole = await work.create(acme.requester, key="whole", limits={"wall_seconds": 60})
+    grant = RunSpec.model_validate(whole.spec).llm
+    assert grant is not None
+    assert (grant.budget_nano_usd, grant.models, grant.rpm) == (2 * 10**9, ("openai/*",), 600)
+    assert whole.worst_case_nano == 60 * 20_000 + 2 * 10**9
+    lowered = {"wall_seconds": 60, "llm_budget_nano_usd": 7}
+    less = await work.create(acme.requester, key="less", limits=lowered)
+    assert less.worst_case_nano == 60 * 20_000 + 7
+    with pytest.raises(InvalidInput, match=r"limits\.llm_budget_nano_usd"):
+        await work.create(acme.requester, key="more", limits={"llm_budget_nano_usd": 2 * 10**9 + 1})
+
+
+async def test_an_assistant_without_a_grant_has_none(acme: Company, work: Work) -> None:
+    item = await work.create(acme.requester, key="none")
+    assert RunSpec.model_validate(item.spec).llm is None
+    with pytest.raises(InvalidInput, match="has no grant for models"):
+        await work.create(acme.requester, key="some", limits={"llm_budget_nano_usd": 1})
