@@ -61,8 +61,8 @@ class Approvals:
         principal = service_principal("control", given.tenant_id)
         async with self._db.session_for(principal) as session:
             row = await approvals.outcome(session, given.approval_id)
-            item = await item_rows.get(session, row.work_item_id)
-            if item is None or item.ended_at is not None or item.cancel_requested_at is not None:
+            item = await item_rows.get(session, row.work_item_id) if row.work_item_id is not None else None
+            if item is not None and (item.ended_at is not None or item.cancel_requested_at is not None):
                 row = await approvals.cancel(session, principal, given.approval_id, "nobody needs it any more")
             return await _output(session, row)
 

@@ -46,6 +46,7 @@ async def decide(
         digest=body.digest,
         channel="api",
     )
-    background.add_task(hurry, given.fast_path.signal_work_item, row.tenant_id, row.work_item_id)
+    if row.work_item_id is not None:
+        background.add_task(hurry, given.fast_path.signal_work_item, row.tenant_id, row.work_item_id)
     background.add_task(hurry, given.fast_path.signal_approval, row.id)
     return DecisionAnswer.of(row)

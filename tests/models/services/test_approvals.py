@@ -17,7 +17,7 @@ from models.storage.db import Database
 from models.tables.work import ApprovalRow
 from tests.fixtures.companies import Company
 from tests.fixtures.postgres import TestDatabase
-from tests.fixtures.work import Work, control
+from tests.fixtures.work import Work, asked_about, control
 
 
 async def decide(
@@ -54,8 +54,8 @@ def outlast(database: TestDatabase, approval: ApprovalRow) -> None:
 async def test_opening_asks_once_and_moves_the_item(db: Database, acme: Company, work: Work) -> None:
     approval = await work.asked(acme)
     async with db.tenant_session(acme.id) as session:
-        again = await approvals.open_approval(session, control(acme.id), approval.work_item_id)
-        item = await lifecycle.lock_work_item(session, approval.work_item_id)
+        again = await approvals.open_approval(session, control(acme.id), asked_about(approval))
+        item = await lifecycle.lock_work_item(session, asked_about(approval))
     assert again.id == approval.id
     assert (item.status, approval.subject_digest) == ("awaiting_approval", item.spec_digest)
     assert (approval.expires_at - approval.created_at).total_seconds() == 86_400
@@ -227,7 +227,7 @@ async def test_what_ended_cannot_be_cancelled_and_what_is_cancelled_is_asked_ane
     first = await work.asked(acme)
     async with db.tenant_session(acme.id) as session:
         assert (await approvals.cancel(session, control(acme.id), first.id, "not needed")).status == "cancelled"
-        second = await approvals.open_approval(session, control(acme.id), first.work_item_id)
+        second = await approvals.open_approval(session, control(acme.id), asked_about(first))
     assert second.id != first.id
     await decide(db, acme.approver, second)
     async with db.tenant_session(acme.id) as session:
@@ -239,7 +239,7 @@ async def test_an_item_that_is_being_cancelled_is_not_decided(db: Database, acme
 
     approval = await work.asked(acme)
     async with db.session_for(acme.requester) as session:
-        await work_items.request_cancel(session, acme.requester, approval.work_item_id)
+        await work_items.request_cancel(session, acme.requester, asked_about(approval))
     assert await code_of(decide(db, acme.approver, approval)) == "item_ended"
 
 

@@ -35,7 +35,7 @@ from tests.fixtures.runs import (
     row_of,
     tamper,
 )
-from tests.fixtures.work import Work, control
+from tests.fixtures.work import Work, asked_about, control
 
 
 async def test_a_claim_brings_what_the_runtime_checks(db: Database, acme: Company, work: Work) -> None:
@@ -130,10 +130,10 @@ async def test_no_warrant_without_the_approval_of_exactly_this(
     approval = await work.asked(acme, "L3")
     principal = control(acme.id)
     async with db.tenant_session(acme.id) as session:
-        await money.reserve(session, principal, approval.work_item_id)
+        await money.reserve(session, principal, asked_about(approval))
     with pytest.raises(Conflict, match="approval"):
         async with db.tenant_session(acme.id) as session:
-            await runs.queue_run(session, principal, approval.work_item_id)
+            await runs.queue_run(session, principal, asked_about(approval))
     # Even if rows said otherwise: the votes are counted again.
     tamper(database, "update approvals set status = 'approved'")
     tamper(database, "update work_items set status = 'queued'")
@@ -142,10 +142,10 @@ async def test_no_warrant_without_the_approval_of_exactly_this(
         "insert into runs (tenant_id, id, work_item_id) select tenant_id, (spec->>'run_id')::uuid, id from work_items",
     )
     with pytest.raises(WarrantRefused, match="votes"):
-        await mint(db, acme, approval.work_item_id)
+        await mint(db, acme, asked_about(approval))
     tamper(database, "update work_items set risk_level = 'L1'")
     with pytest.raises(WarrantRefused, match="assessment"):
-        await mint(db, acme, approval.work_item_id)
+        await mint(db, acme, asked_about(approval))
 
 
 async def test_an_approved_item_runs_and_an_altered_one_does_not(
@@ -154,12 +154,12 @@ async def test_an_approved_item_runs_and_an_altered_one_does_not(
     approval = await work.asked(acme, "L3")
     await approvals.decide(db, acme.approver, None, approval.id, verdict=Verdict.APPROVE, reason="seen")
     async with db.tenant_session(acme.id) as session:
-        await money.reserve(session, control(acme.id), approval.work_item_id)
-        await runs.queue_run(session, control(acme.id), approval.work_item_id)
-    assert (await mint(db, acme, approval.work_item_id)).state is MintState.MINTED
+        await money.reserve(session, control(acme.id), asked_about(approval))
+        await runs.queue_run(session, control(acme.id), asked_about(approval))
+    assert (await mint(db, acme, asked_about(approval))).state is MintState.MINTED
     tamper(database, "update work_items set spec = jsonb_set(spec, '{command}', '[\"evil\"]')")
     with pytest.raises(WarrantRefused, match="not the one"):
-        await mint(db, acme, approval.work_item_id)
+        await mint(db, acme, asked_about(approval))
 
 
 async def test_a_halt_holds_back_and_voids(db: Database, acme: Company, work: Work) -> None:

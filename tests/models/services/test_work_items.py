@@ -17,7 +17,7 @@ from models.services.work_items import Filter, NewWorkItem
 from models.storage.db import Database
 from sandbox.spec import RunSpec, spec_digest
 from tests.fixtures.companies import Company
-from tests.fixtures.work import LEVELS, Work, ask, control
+from tests.fixtures.work import LEVELS, Work, ask, asked_about, control
 
 
 async def scalar(db: Database, tenant_id: UUID, statement: str, **parameters: Any) -> Any:
@@ -225,13 +225,13 @@ async def test_closing_ends_all_that_hangs_on_the_item(db: Database, acme: Compa
     approval = await work.asked(acme)
     async with db.tenant_session(acme.id) as session:
         closed = await lifecycle.close(
-            session, control(acme.id), approval.work_item_id, WorkItemStatus.CANCELLED, "not needed"
+            session, control(acme.id), asked_about(approval), WorkItemStatus.CANCELLED, "not needed"
         )
     assert (closed.status, closed.reason) == ("cancelled", "not needed")
     assert closed.ended_at is not None
     async with db.tenant_session(acme.id) as session:
         assert (await approvals.outcome(session, approval.id)).status == "cancelled"
-        again = await lifecycle.close(session, control(acme.id), approval.work_item_id, WorkItemStatus.HALTED, "x")
+        again = await lifecycle.close(session, control(acme.id), asked_about(approval), WorkItemStatus.HALTED, "x")
         assert again.status == "cancelled"
     assert await scalar(db, acme.id, "select count(*) from audit_events where kind = 'work_item.cancelled'") == 1
 
