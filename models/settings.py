@@ -71,6 +71,15 @@ class Settings(BaseSettings):
     broker_host: str = Field(default="127.0.0.1", description="Address that the broker listens on for runtimes.")
     broker_port: int = Field(default=4100, description="Port that the broker listens on.")
     broker_id: str = Field(default="", description="Name of this broker; empty: host name and process id.")
+    scripted_host: str = Field(default="127.0.0.1", description="Loopback address of the scripted upstream.")
+    scripted_port: int = Field(default=4310, description="Port of the scripted upstream, which is not a model.")
+    scripted_key: SecretStr | None = Field(
+        default=None, description="What callers of the scripted upstream must show; empty: nothing."
+    )
+    scripted_log: Path | None = Field(default=None, description="Where the scripted upstream records each call.")
+    scripted_cost: bool = Field(
+        default=False, description="The scripted upstream says `usage.cost`, as OpenRouter does."
+    )
     seed_file: Path = Field(
         default=Path("deploy/seed.yaml"), description="Tenants, users, assistants and budgets made at set-up."
     )
