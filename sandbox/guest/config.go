@@ -27,6 +27,10 @@ type config struct {
 	// LeaseSeconds is what was left of the run's lease at WrittenAt (Unix seconds, 0 when it is not said).
 	LeaseSeconds float64 `json:"lease_seconds"`
 	WrittenAt    float64 `json:"written_at"`
+	// Wait says that nothing starts before the host's job (a J frame), whose fields go before those of the file.
+	Wait bool `json:"wait"`
+	// WaitSeconds is how long it waits without any connection to a host; then it ends.
+	WaitSeconds float64 `json:"wait_seconds"`
 
 	socket string
 }
@@ -40,6 +44,7 @@ func (e *environment) UnmarshalJSON(text []byte) error {
 		*e = list
 		return nil
 	}
+	*e = nil
 	var table map[string]string
 	if err := json.Unmarshal(text, &table); err != nil {
 		return fmt.Errorf("env is neither an object of strings nor a list of K=V: %w", err)
@@ -85,6 +90,7 @@ func readConfig(folder string) (config, error) {
 		MaxArtifactBytes:  64 << 20,
 		FinishWaitSeconds: 600,
 		LeaseSeconds:      120,
+		WaitSeconds:       30,
 		socket:            filepath.Join(folder, "guest.sock"),
 	}
 	text, err := os.ReadFile(filepath.Join(folder, "guest.json"))
@@ -94,11 +100,27 @@ func readConfig(folder string) (config, error) {
 	if err := json.Unmarshal(text, &c); err != nil {
 		return c, fmt.Errorf("guest.json: %w", err)
 	}
+	if c.Wait {
+		return c, nil
+	}
+	return c, c.complete()
+}
+
+// with gives the configuration that a job makes of this one.
+func (c config) with(job []byte) (config, error) {
+	if err := json.Unmarshal(job, &c); err != nil {
+		return c, fmt.Errorf("job: %w", err)
+	}
+	return c, c.complete()
+}
+
+// complete refuses what names nothing to run, and gives PATH where nobody did.
+func (c *config) complete() error {
 	if len(c.Argv) == 0 || c.Argv[0] == "" {
-		return c, fmt.Errorf("guest.json: argv is empty")
+		return fmt.Errorf("guest.json: argv is empty")
 	}
 	if _, found := c.Env.lookup("PATH"); !found {
-		c.Env = append(c.Env, "PATH="+defaultPath)
+		c.Env = append(c.Env[:len(c.Env):len(c.Env)], "PATH="+defaultPath)
 	}
-	return c, nil
+	return nil
 }

@@ -22,6 +22,7 @@ const (
 	frameStored  = 'C'
 	frameFinish  = 'F'
 	frameLease   = 'L'
+	frameJob     = 'J'
 )
 
 // From the guest.
@@ -38,6 +39,8 @@ const (
 type hello struct {
 	PID          int    `json:"pid"`
 	GuestVersion string `json:"guest_version"`
+	// Waiting says that there is no agent yet: a job may be said, also one that was said before.
+	Waiting bool `json:"waiting,omitempty"`
 }
 
 type welcome struct {
@@ -55,6 +58,8 @@ type signalRequest struct {
 
 type leaseLeft struct {
 	Seconds float64 `json:"seconds"`
+	// Resumed says that the runtime had paused the sandbox and lets it go on with this.
+	Resumed bool `json:"resumed,omitempty"`
 }
 
 type stored struct {

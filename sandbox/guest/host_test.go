@@ -106,6 +106,8 @@ type session struct {
 	conn   net.Conn
 	reader *bufio.Reader
 	writer *bufio.Writer
+	// greeting is the guest's hello.
+	greeting hello
 }
 
 // accept takes the guest's next connection, reads its hello and welcomes it.
@@ -118,9 +120,8 @@ func (h *host) accept(offset int64, done ...string) *session {
 	}
 	h.t.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(testTimeout))
-	s := &session{h, conn, bufio.NewReader(conn), bufio.NewWriter(conn)}
-	var greeting hello
-	if kind, payload := s.read(); kind != frameHello || json.Unmarshal(payload, &greeting) != nil || greeting.PID == 0 {
+	s := &session{h: h, conn: conn, reader: bufio.NewReader(conn), writer: bufio.NewWriter(conn)}
+	if kind, payload := s.read(); kind != frameHello || json.Unmarshal(payload, &s.greeting) != nil || s.greeting.PID == 0 {
 		h.t.Fatalf("no hello but %c %s", kind, payload)
 	}
 	s.say(frameWelcome, welcome{offset, done})

@@ -56,7 +56,7 @@ func TestAHostThatDiesTakesTheRunWithItsLease(t *testing.T) {
 	h.listen()
 	h.startGuest()
 	s := h.accept(0)
-	s.say(frameLease, leaseLeft{1})
+	s.say(frameLease, leaseLeft{Seconds: 1})
 	s.conn.Close()
 	h.listener.Close()
 	h.mustEndWithLease(10 * time.Second)
@@ -76,7 +76,7 @@ func TestRenewalsKeepARunAlive(t *testing.T) {
 			case <-ended:
 				return
 			case <-time.After(200 * time.Millisecond):
-				_ = writeMessage(s.writer, frameLease, leaseLeft{3})
+				_ = writeMessage(s.writer, frameLease, leaseLeft{Seconds: 3})
 				_ = s.writer.Flush()
 			}
 		}
@@ -98,7 +98,7 @@ func TestAHostThatIsThereIsToldWhy(t *testing.T) {
 	h.startGuest()
 	s, x := h.accept(0), newTranscript()
 	x.take(s)
-	s.say(frameLease, leaseLeft{0})
+	s.say(frameLease, leaseLeft{Seconds: 0})
 	for x.exited == nil {
 		x.take(s)
 	}
@@ -140,10 +140,27 @@ func TestARenewalThatIsReadTooLateRenewsNothing(t *testing.T) {
 	// A pause of the whole sandbox beyond the lease that it counts since its start, and a renewal that waits in the
 	// socket through it: it was not read before, since the guest stands still when it is sent.
 	h.pause()
-	s.say(frameLease, leaseLeft{3600})
+	s.say(frameLease, leaseLeft{Seconds: 3600})
 	time.Sleep(6 * time.Second)
 	h.goOn()
 	h.mustEndWithLease(10 * time.Second)
+}
+
+func TestAPauseThatTheRuntimeOrderedDoesNotCount(t *testing.T) {
+	h := newHost(t, map[string]any{"lease_seconds": 2}, "sh", "-c", "echo here; sleep 3; exit 6")
+	h.listen()
+	h.startGuest()
+	s, x := h.accept(0), newTranscript()
+	x.take(s)
+	h.pause()
+	time.Sleep(3 * time.Second)
+	s.say(frameLease, leaseLeft{Seconds: 60, Resumed: true})
+	h.goOn()
+	x.takeAll(s)
+	s.finish()
+	if code := h.exitCode(); code != 6 {
+		t.Errorf("exit %d", code)
+	}
 }
 
 func TestAPauseWithinTheLeaseDoesNoHarm(t *testing.T) {
@@ -164,7 +181,7 @@ func TestAPauseWithinTheLeaseDoesNoHarm(t *testing.T) {
 
 func TestALeaseThatIsOverStaysOver(t *testing.T) {
 	l := newLease(0, time.Time{})
-	l.renew(60)
+	l.renew(60, true)
 	if !l.isOver() {
 		t.Error("it was renewed")
 	}

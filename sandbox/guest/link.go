@@ -32,13 +32,18 @@ type link struct {
 	once     sync.Once
 	// lastHeard is when the host last said anything, in Unix nanoseconds.
 	lastHeard atomic.Int64
+	// connected is true between a host's welcome and the connection's end.
+	connected atomic.Bool
+	// base is guest.json; job carries what a waiting guest makes of it when it is told what to run.
+	base config
+	job  chan config
 
 	mu     sync.Mutex
 	stored map[string]bool
 }
 
 func newLink(socket string, r *run) *link {
-	return &link{socket: socket, run: r, finished: make(chan struct{}), stored: map[string]bool{}}
+	return &link{socket: socket, run: r, base: r.config, finished: make(chan struct{}), job: make(chan config, 1), stored: map[string]bool{}}
 }
 
 // serve connects for ever: a host that restarts finds the guest at its next try.
@@ -65,7 +70,7 @@ func (l *link) serve() {
 func (l *link) session(connection net.Conn) (welcomed bool) {
 	reader := bufio.NewReader(connection)
 	writer := bufio.NewWriterSize(connection, 256<<10)
-	if writeMessage(writer, frameHello, hello{os.Getpid(), version}) != nil || writer.Flush() != nil {
+	if writeMessage(writer, frameHello, hello{os.Getpid(), version, l.run.waiting()}) != nil || writer.Flush() != nil {
 		return false
 	}
 	kind, payload, err := readFrame(reader)
@@ -77,6 +82,8 @@ func (l *link) session(connection net.Conn) (welcomed bool) {
 		return false
 	}
 	l.heard()
+	l.connected.Store(true)
+	defer l.leave()
 	for _, path := range start.ArtifactsDone {
 		l.markStored(path)
 	}
@@ -96,6 +103,11 @@ func (l *link) session(connection net.Conn) (welcomed bool) {
 }
 
 func (l *link) heard() { l.lastHeard.Store(time.Now().UnixNano()) }
+
+func (l *link) leave() {
+	l.heard()
+	l.connected.Store(false)
+}
 
 func (l *link) markStored(path string) {
 	l.mu.Lock()
@@ -128,6 +140,12 @@ func (l *link) listen(reader *bufio.Reader) {
 }
 
 func (l *link) obey(kind byte, payload []byte) error {
+	if l.run.waiting() {
+		if kind == frameJob {
+			return l.take(payload)
+		}
+		return nil
+	}
 	switch kind {
 	case frameAck:
 		var message ack
@@ -151,7 +169,7 @@ func (l *link) obey(kind byte, payload []byte) error {
 		if err := json.Unmarshal(payload, &message); err != nil {
 			return err
 		}
-		l.run.lease.renew(message.Seconds)
+		l.run.lease.renew(message.Seconds, message.Resumed)
 	case frameStored:
 		var message stored
 		if err := json.Unmarshal(payload, &message); err != nil {
@@ -165,6 +183,11 @@ func (l *link) obey(kind byte, payload []byte) error {
 
 // send streams the output from cursor, then what there is to say after the agent's end.
 func (l *link) send(writer *bufio.Writer, cursor int64, lost <-chan struct{}) error {
+	select {
+	case <-l.run.begun:
+	case <-lost:
+		return errLinkLost
+	}
 	for {
 		piece, found, ended, changed := l.run.output.next(cursor)
 		if found {

@@ -32,12 +32,14 @@ const (
 
 // run is what the link tells the host about.
 //
-// INVARIANT: code is written once, before gone closes; report, artifacts and skipped before ended closes.
+// INVARIANT: config, agent and lease are written before begun closes, and only read after it by the link; code is written once, before gone closes; report, artifacts and skipped before ended closes.
 type run struct {
 	config config
 	output *output
 	agent  *agent
 	lease  *lease
+	// begun closes when config, agent and lease are final: at once, but for a guest that waits for its job.
+	begun chan struct{}
 	// gone closes when the agent has ended, ended when its output and artifacts are final too.
 	gone  chan struct{}
 	ended chan struct{}
@@ -68,27 +70,41 @@ func guest(folder string) int {
 		fmt.Fprintln(os.Stderr, "awgp guest:", err)
 		return exitGuestFailed
 	}
-	left := c.startLease()
-	if left.isOver() {
-		// The engine took so long that somebody else may have the run by now.
-		fmt.Fprintln(os.Stderr, "awgp guest:", leaseOver)
-		return exitLeaseOver
-	}
-	// Made here because /workspace is an empty tmpfs; a failure shows when the agent writes there.
-	_ = os.MkdirAll(c.Out, 0o755)
-
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, syscall.SIGCHLD)
 	// Caught, not ignored: an ignored signal would stay ignored in the agent.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP)
 
-	r := &run{config: c, output: newOutput(), lease: left, gone: make(chan struct{}), ended: make(chan struct{})}
-	started := time.Now()
-	r.agent, err = startAgent(c)
-	forwardSignals(r)
+	r := &run{
+		config: c, output: newOutput(),
+		begun: make(chan struct{}), gone: make(chan struct{}), ended: make(chan struct{}),
+	}
 	l := newLink(c.socket, r)
+	if c.Wait {
+		go l.serve()
+		told := false
+		if r.config, told = l.awaitJob(); !told {
+			fmt.Fprintln(os.Stderr, "awgp guest: no job came")
+			return exitLeaseOver
+		}
+	}
+	r.lease = r.config.startLease()
+	if r.lease.isOver() {
+		// The engine took so long that somebody else may have the run by now.
+		fmt.Fprintln(os.Stderr, "awgp guest:", leaseOver)
+		return exitLeaseOver
+	}
+	// Made here because /workspace is an empty tmpfs; a failure shows when the agent writes there.
+	_ = os.MkdirAll(r.config.Out, 0o755)
+
+	started := time.Now()
+	r.agent, err = startAgent(r.config)
+	forwardSignals(r)
 	l.heard()
-	go l.serve()
+	close(r.begun)
+	if !c.Wait {
+		go l.serve()
+	}
 	if err != nil {
 		r.fail(started, err)
 	} else {

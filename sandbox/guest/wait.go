@@ -1,0 +1,53 @@
+package main
+
+import "time"
+
+// A guest that waits has no agent yet. Whatever it says is therefore its own word: a host that hears "waiting" knows
+// that nothing has run in this sandbox, and may say its job again over a new connection.
+
+// waiting says whether the job is still to come.
+func (r *run) waiting() bool {
+	select {
+	case <-r.begun:
+		return false
+	default:
+		return true
+	}
+}
+
+// take hands the job to main and returns when the agent has started or failed to: what the host says next is
+// meant for it.
+func (l *link) take(payload []byte) error {
+	job, err := l.base.with(payload)
+	if err != nil {
+		return err
+	}
+	select {
+	case l.job <- job:
+	default: // Said twice before the first was taken.
+	}
+	<-l.run.begun
+	return nil
+}
+
+// awaitJob returns what to run. False: a host has sent the guest away, or none was there for too long.
+func (l *link) awaitJob() (config, bool) {
+	patience := time.Duration(l.base.WaitSeconds * float64(time.Second))
+	l.heard()
+	for {
+		silence := time.Duration(0)
+		if !l.connected.Load() {
+			silence = time.Since(time.Unix(0, l.lastHeard.Load()))
+		}
+		if silence >= patience {
+			return config{}, false
+		}
+		select {
+		case job := <-l.job:
+			return job, true
+		case <-l.finished:
+			return config{}, false
+		case <-time.After(patience - silence):
+		}
+	}
+}
