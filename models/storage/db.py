@@ -20,6 +20,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.domain.principal import Principal
 from models.storage.audit_chain import seal_audit
+from models.storage.event_order import write_events
 
 CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_MS = 15_000
@@ -78,6 +79,7 @@ class Database:
         async with self._sessions(info={"tenant_id": tenant_id}) as session:
             try:
                 yield session
+                await write_events(session)
                 await seal_audit(session)
                 await session.commit()
             except BaseException:
