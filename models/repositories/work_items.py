@@ -43,11 +43,14 @@ async def get(session: AsyncSession, work_item_id: UUID) -> WorkItemRow | None:
 
 
 async def lock(session: AsyncSession, work_item_id: UUID) -> WorkItemRow | None:
-    """One item of the session's own tenant, locked until the transaction's end."""
+    """One item of the session's own tenant, locked until the transaction's end.
+
+    Its key never changes, so rows that name it (events, files, charges) may be written meanwhile.
+    """
     statement = (
         select(WorkItemRow)
         .where(col(WorkItemRow.id) == work_item_id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
     return (await session.exec(statement)).one_or_none()
