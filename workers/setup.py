@@ -1,6 +1,7 @@
 """`python -m workers.setup`: bring a PostgreSQL and a Redis server to where the processes can start. Safe to repeat.
 
-Creates the roles and the database, migrates, seeds. Needs the superuser's URL, which no other process is given.
+Creates the roles and the database, migrates, seeds, writes rate cards. Needs the superuser's URL, which no other
+process is given.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from models.migrations.upgrade import upgrade
 from models.services import seed
 from models.settings import Settings
 from models.storage.roles import create_database, create_roles
+from workers import prices
 
 
 def _plain(url: str, database: str) -> str:
@@ -43,9 +45,10 @@ def prepare_database(settings: Settings) -> None:
 
 
 def main() -> None:
-    """Prepare the database, then write tenants, users, assistants and budgets of the seed file."""
+    """Prepare the database, then write the seed file's tenants and people, and the prices of models."""
     prepare_database(Settings())
     seed.main()
+    prices.main()
 
 
 if __name__ == "__main__":

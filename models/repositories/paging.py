@@ -1,4 +1,4 @@
-"""Opaque cursors over UUIDv7 keys, newest first."""
+"""Opaque cursors over UUIDv7 keys, newest first, and over names."""
 
 from __future__ import annotations
 
@@ -28,9 +28,33 @@ def after(cursor: str | None) -> UUID | None:
     try:
         return UUID(bytes=base64.b64decode(cursor + "==", altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, TypeError) as error:
-        raise InvalidInput(
-            "the cursor is none that a page gave", errors=[{"where": "cursor", "what": "unknown cursor"}]
-        ) from error
+        raise _unknown() from error
+
+
+def _unknown() -> InvalidInput:
+    return InvalidInput("the cursor is none that a page gave", errors=[{"where": "cursor", "what": "unknown cursor"}])
+
+
+def cursor_of_name(last: str) -> str:
+    """The cursor that goes on after the row of this name."""
+    return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
+
+
+def name_after(cursor: str | None) -> str | None:
+    """The name that a cursor carries.
+
+    Raises:
+        InvalidInput: It is none that we gave.
+    """
+    if cursor is None:
+        return None
+    try:
+        name = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except ValueError as error:
+        raise _unknown() from error
+    if "\0" in name:  # PostgreSQL keeps no such text
+        raise _unknown()
+    return name
 
 
 def page_size(limit: int) -> int:
