@@ -12,7 +12,6 @@ from activities.signatures import ApprovalInput, ApprovalOpened, ApprovalOutput,
 from activities.work_item import Done
 from models.domain.approval import ApprovalStatus
 from models.domain.principal import Principal, service_principal
-from models.repositories import work_items as item_rows
 from models.services import approvals
 from models.services.operations import once
 from models.services.who_decides import who_decides
@@ -57,12 +56,11 @@ class Approvals:
 
     @activity.defn(name="cancel_approval")
     async def cancel_approval(self, given: ApprovalInput) -> ApprovalOutput:
-        """Close the approval if its item is over: the database says so, not the message that asked for it."""
+        """Close the approval if what waits for it is over: the database says so, not the message that asked for it."""
         principal = service_principal("control", given.tenant_id)
         async with self._db.session_for(principal) as session:
             row = await approvals.outcome(session, given.approval_id)
-            item = await item_rows.get(session, row.work_item_id) if row.work_item_id is not None else None
-            if item is not None and (item.ended_at is not None or item.cancel_requested_at is not None):
+            if not await approvals.is_needed(session, row):
                 row = await approvals.cancel(session, principal, given.approval_id, "nobody needs it any more")
             return await _output(session, row)
 

@@ -41,7 +41,7 @@ class WorkflowEyes(Protocol):
         """Start the item's workflow."""
         ...
 
-    async def start_approval(self, tenant_id: UUID, work_item_id: UUID, approval_id: UUID) -> bool:
+    async def start_approval(self, tenant_id: UUID, work_item_id: UUID | None, approval_id: UUID) -> bool:
         """Start the approval's."""
         ...
 
@@ -111,12 +111,12 @@ class Reconciliation:
         principal = service_principal("reconcile", found.tenant_id)
         async with self._app.session_for(principal) as session:
             if found.is_final:
-                await approvals.cancel(session, principal, found.id, f"its work item is {found.status}")
+                await approvals.cancel(session, principal, found.id, f"what it was about is {found.status}")
                 return "settled"
             row = await approvals.expire(session, principal, found.id)
             if row.ended_at is not None:
                 return "settled"
-        if found.status != WorkItemStatus.AWAITING_APPROVAL:
+        if found.status != WorkItemStatus.AWAITING_APPROVAL and not found.by_itself:
             return "seen"
         if await self._eyes.describe_approval(found.id) == RUNNING:
             return "seen"

@@ -39,10 +39,12 @@ from workflows.names import (
     TENANT,
     ApprovalStart,
     DeliveryStart,
+    EffectStart,
     ReconcileStart,
     WorkItemStart,
     approval_workflow_id,
     delivery_workflow_id,
+    effect_workflow_id,
     work_item_workflow_id,
 )
 from workflows.reconcile import ReconcileWorkflow
@@ -132,8 +134,8 @@ class WorkflowGateway:
             )
         )
 
-    async def start_approval(self, tenant_id: UUID, work_item_id: UUID, approval_id: UUID) -> bool:
-        """Start an approval's workflow where the parent's child is gone; it carries time only."""
+    async def start_approval(self, tenant_id: UUID, work_item_id: UUID | None, approval_id: UUID) -> bool:
+        """Start an approval's workflow: of an action, or where the parent's child is gone; it carries time only."""
         return await _started(
             self._client.start_workflow(
                 ApprovalWorkflow.run,
@@ -160,6 +162,22 @@ class WorkflowGateway:
                 search_attributes=_tenant(tenant_id),
                 priority=_fair(tenant_id),
                 static_summary=f"Delivery {outbox_id}",
+                rpc_timeout=options.RPC_TIMEOUT,
+            )
+        )
+
+    async def start_effect(self, tenant_id: UUID, action_id: UUID) -> bool:
+        """Start performing an action's effect once, for ever."""
+        return await _started(
+            self._client.start_workflow(
+                "EffectWorkflow",
+                EffectStart(tenant_id=tenant_id, action_id=action_id),
+                id=effect_workflow_id(tenant_id, action_id),
+                task_queue=options.CONTROL_QUEUE,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                search_attributes=_tenant(tenant_id),
+                priority=_fair(tenant_id),
+                static_summary=f"Effect of action {action_id}",
                 rpc_timeout=options.RPC_TIMEOUT,
             )
         )

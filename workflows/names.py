@@ -34,6 +34,11 @@ def delivery_workflow_id(outbox_id: UUID) -> str:
     return f"delivery/{outbox_id}"
 
 
+def effect_workflow_id(tenant_id: UUID, action_id: UUID) -> str:
+    """One workflow an action whose effect is performed, for ever."""
+    return f"effect/{tenant_id}/{action_id}"
+
+
 class _Input(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -51,10 +56,14 @@ class WorkItemStart(_Input):
 
 
 class ApprovalStart(_Input):
-    """Input of `ApprovalWorkflow`; when it ends and whom it reminds is read from PostgreSQL."""
+    """Input of `ApprovalWorkflow`; when it ends and whom it reminds is read from PostgreSQL.
+
+    Attributes:
+        work_item_id: None: it is about an action of an agent that runs elsewhere.
+    """
 
     tenant_id: UUID
-    work_item_id: UUID
+    work_item_id: UUID | None = None
     approval_id: UUID
 
 
@@ -63,6 +72,13 @@ class DeliveryStart(_Input):
 
     tenant_id: UUID
     outbox_id: UUID
+
+
+class EffectStart(_Input):
+    """Input of `EffectWorkflow`."""
+
+    tenant_id: UUID
+    action_id: UUID
 
 
 class ReconcileStart(_Input):

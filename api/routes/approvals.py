@@ -45,8 +45,12 @@ async def decide(
         reason=body.reason,
         digest=body.digest,
         channel="api",
+        edits=body.edits.to_domain() if body.edits is not None else None,
     )
+    if row.action_id is not None:
+        await given.cache.publish(row.tenant_id, f"action:{row.action_id}")
     if row.work_item_id is not None:
+        await given.cache.publish(row.tenant_id, f"item:{row.work_item_id}")
         background.add_task(hurry, given.fast_path.signal_work_item, row.tenant_id, row.work_item_id)
     background.add_task(hurry, given.fast_path.signal_approval, row.id)
     return DecisionAnswer.of(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -84,11 +85,41 @@ class VoteView(View):
     at: datetime
 
 
+class Subject(StrEnum):
+    """What an approval is about."""
+
+    WORK_ITEM = "work_item"
+    ACTION = "action"
+    ACTION_SET = "action_set"
+
+
+class AskedAction(View):
+    """An action in an approval's question: exactly what would be done.
+
+    Attributes:
+        why: What the agent gives as its reason.
+    """
+
+    id: UUID
+    kind: str
+    target: str
+    why: str
+    parameters: dict[str, Any]
+    effect: dict[str, Any] | None
+    level: RiskLevel
+    digest: str
+    position: int | None
+
+
 class ApprovalContext(View):
     """Everything that a human needs to decide.
 
     Attributes:
-        subject_digest: Digest of exactly what would run; a decision names it back.
+        subject: What it is about; `actions` holds that action, or those of that set in their order.
+        work_item_id: What runs, or in whose course it was asked; None: the agent runs elsewhere.
+        earlier: What became of the run's actions so far, in words.
+        subject_digest: Digest of exactly what would run or be done; a decision names it back.
+        may_edit: Whether `edits` may come with a yes.
         may_decide: Whether the reader may, as the rules see it now (a reason is asked for later).
         refusal: Why not, in words.
     """
@@ -96,7 +127,12 @@ class ApprovalContext(View):
     id: UUID
     tenant_id: UUID
     company: str
-    work_item_id: UUID
+    subject: Subject = Subject.WORK_ITEM
+    work_item_id: UUID | None
+    action_id: UUID | None = None
+    action_set_id: UUID | None = None
+    actions: tuple[AskedAction, ...] = ()
+    earlier: tuple[str, ...] = ()
     title: str
     kind: str
     assistant: str
@@ -123,6 +159,7 @@ class ApprovalContext(View):
     expires_at: datetime
     ended_at: datetime | None
     may_decide: bool
+    may_edit: bool = False
     refusal: str = ""
     refusal_code: RefusalCode | None = None
 

@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
+from sqlalchemy import and_, func, text
 from sqlalchemy import select as sa_select
-from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.tables.actions import ActionRow, ActionSetRow
 from models.tables.tenancy import AssistantRow, PrincipalRow, TenantRow
 from models.tables.work import ApprovalRow, DecisionRow, RiskAssessmentRow, WorkItemRow
 
-Whole = tuple[ApprovalRow, WorkItemRow, AssistantRow, PrincipalRow, RiskAssessmentRow, TenantRow]
-"""An approval with its item, assistant, requester, assessment and company."""
+
+@dataclass(frozen=True)
+class Whole:
+    """An approval with what it is about, and everybody concerned.
+
+    Attributes:
+        item: The work item that it is about, or in whose course it was asked; None for an agent that runs elsewhere.
+        action: The one action that it is about.
+        action_set: The staged set that it is about.
+        requester: Who asked for the work item; else who owns the assistant, if anybody does.
+    """
+
+    approval: ApprovalRow
+    assistant: AssistantRow
+    assessment: RiskAssessmentRow
+    tenant: TenantRow
+    item: WorkItemRow | None
+    action: ActionRow | None
+    action_set: ActionSetRow | None
+    requester: PrincipalRow | None
+
+    @property
+    def subject_now(self) -> str:
+        """Digest of exactly what would run or be done, as the rows say now."""
+        if self.action is not None:
+            return self.action.digest
+        if self.action_set is not None:
+            return self.action_set.digest
+        assert self.item is not None, "an approval is about an item, an action or a set"
+        return self.item.spec_digest
 
 
 async def get(session: AsyncSession, approval_id: UUID) -> ApprovalRow | None:
@@ -44,6 +74,8 @@ async def newest_for(session: AsyncSession, tenant_id: UUID, work_item_id: UUID,
             col(ApprovalRow.tenant_id) == tenant_id,
             col(ApprovalRow.work_item_id) == work_item_id,
             col(ApprovalRow.subject_digest) == digest,
+            col(ApprovalRow.action_id).is_(None),
+            col(ApprovalRow.action_set_id).is_(None),
         )
         .order_by(col(ApprovalRow.id).desc())
         .limit(1)
@@ -51,15 +83,18 @@ async def newest_for(session: AsyncSession, tenant_id: UUID, work_item_id: UUID,
     return (await session.exec(statement)).one_or_none()
 
 
-async def cancel_open(session: AsyncSession, tenant_id: UUID, work_item_id: UUID, reason: str) -> list[UUID]:
-    """Cancel the item's open approval; answers which it was (none or one)."""
+async def cancel_open(
+    session: AsyncSession, tenant_id: UUID, work_item_id: UUID, reason: str, *, sets: bool = True
+) -> list[UUID]:
+    """Cancel the item's open approvals, of its actions and (with `sets`) staged sets too; answers which they were."""
     connection = await session.connection()
     found = await connection.execute(
         text(
             "update approvals set status = 'cancelled', reason = :reason, ended_at = clock_timestamp()"
-            " where tenant_id = :tenant and work_item_id = :item and status = 'pending' returning id"
+            " where tenant_id = :tenant and work_item_id = :item and status = 'pending'"
+            " and (:sets or action_set_id is null) returning id"
         ),
-        {"tenant": tenant_id, "item": work_item_id, "reason": reason},
+        {"tenant": tenant_id, "item": work_item_id, "reason": reason, "sets": sets},
     )
     return list(found.scalars())
 
@@ -78,21 +113,30 @@ async def decisions(session: AsyncSession, tenant_id: UUID, approval_ids: Sequen
 def _whole() -> Any:
     # SQLModel's `select` is typed for four columns at most; the answer is typed again below.
     tenant_id = col(ApprovalRow.tenant_id)
+    assistant_id = func.coalesce(col(WorkItemRow.assistant_id), col(ActionRow.assistant_id))
+    requester_id = func.coalesce(col(WorkItemRow.requester_id), col(AssistantRow.owner_id))
+
+    def joined(row: Any, row_id: Any) -> Any:
+        return and_(col(row.tenant_id) == tenant_id, col(row.id) == row_id)
+
     return (
-        sa_select(ApprovalRow, WorkItemRow, AssistantRow, PrincipalRow, RiskAssessmentRow, TenantRow)
-        .where(col(WorkItemRow.tenant_id) == tenant_id, col(WorkItemRow.id) == col(ApprovalRow.work_item_id))
-        .where(col(AssistantRow.tenant_id) == tenant_id, col(AssistantRow.id) == col(WorkItemRow.assistant_id))
-        .where(col(PrincipalRow.tenant_id) == tenant_id, col(PrincipalRow.id) == col(WorkItemRow.requester_id))
-        .where(col(RiskAssessmentRow.tenant_id) == tenant_id)
-        .where(col(RiskAssessmentRow.id) == col(ApprovalRow.assessment_id))
-        .where(col(TenantRow.tenant_id) == tenant_id)
+        sa_select(
+            ApprovalRow, AssistantRow, RiskAssessmentRow, TenantRow, WorkItemRow, ActionRow, ActionSetRow, PrincipalRow
+        )
+        .join(TenantRow, col(TenantRow.tenant_id) == tenant_id)
+        .join(RiskAssessmentRow, joined(RiskAssessmentRow, col(ApprovalRow.assessment_id)))
+        .outerjoin(WorkItemRow, joined(WorkItemRow, col(ApprovalRow.work_item_id)))
+        .outerjoin(ActionRow, joined(ActionRow, col(ApprovalRow.action_id)))
+        .outerjoin(ActionSetRow, joined(ActionSetRow, col(ApprovalRow.action_set_id)))
+        .join(AssistantRow, joined(AssistantRow, assistant_id))
+        .outerjoin(PrincipalRow, joined(PrincipalRow, requester_id))
         .execution_options(populate_existing=True)
     )
 
 
 async def whole(session: AsyncSession, approval_id: UUID) -> Whole | None:
     """An approval with all that a human needs to decide."""
-    found = cast("list[Whole]", (await session.exec(_whole().where(col(ApprovalRow.id) == approval_id))).all())
+    found = await _read(session, _whole().where(col(ApprovalRow.id) == approval_id))
     return found[0] if found else None
 
 
@@ -106,4 +150,8 @@ async def pending(session: AsyncSession, now: datetime, after: UUID | None, limi
     )
     if after is not None:
         statement = statement.where(col(ApprovalRow.id) < after)
-    return cast("list[Whole]", (await session.exec(statement)).all())
+    return await _read(session, statement)
+
+
+async def _read(session: AsyncSession, statement: Any) -> list[Whole]:
+    return [Whole(*found) for found in cast("list[tuple[Any, ...]]", (await session.exec(statement)).all())]

@@ -15,13 +15,15 @@ class Found:
     Attributes:
         status: As it was when it was found; whoever acts locks and reads again.
         is_final: Whether it has ended.
+        by_itself: An approval that no work item's workflow starts: of an action, or of a staged set.
     """
 
     tenant_id: UUID
     id: UUID
     status: str
     is_final: bool
-    work_item_id: UUID
+    work_item_id: UUID | None
+    by_itself: bool = False
 
 
 async def work_items(system: Database, after: UUID | None, limit: int) -> list[Found]:
@@ -47,10 +49,16 @@ async def ended_lately(system: Database, limit: int) -> list[Found]:
 
 
 async def approvals(system: Database, after: UUID | None, limit: int) -> list[Found]:
-    """A page of pending approvals with the status of their items, in the order of their ids."""
+    """A page of pending approvals with the status of what waits for them, in the order of their ids.
+
+    `is_final` says that nobody waits any more: the item has ended, or the action. A staged set outlives its run.
+    """
     rows = await system.rows(
-        """select a.tenant_id, a.id, w.status, w.ended_at is not null as is_final, w.id as work_item_id
-             from approvals a join work_items w on w.tenant_id = a.tenant_id and w.id = a.work_item_id
+        """select a.tenant_id, a.id, coalesce(c.status, w.status) as status, w.id as work_item_id,
+                  a.action_set_id is null and coalesce(c.ended_at, w.ended_at) is not null as is_final,
+                  a.action_id is not null or a.action_set_id is not null as by_itself
+             from approvals a left join work_items w on w.tenant_id = a.tenant_id and w.id = a.work_item_id
+             left join actions c on c.tenant_id = a.tenant_id and c.id = a.action_id
             where a.status = 'pending'
               and (cast(:after as uuid) is null or a.id > :after) order by a.id limit :limit""",
         after=after,

@@ -107,10 +107,14 @@ async def files(session: AsyncSession, work_item_id: UUID, direction: str | None
 
 
 async def latest_assessment(session: AsyncSession, work_item_id: UUID) -> RiskAssessmentRow | None:
-    """The item's newest assessment."""
+    """The item's own newest assessment; those of its actions are others."""
     statement = (
         select(RiskAssessmentRow)
-        .where(col(RiskAssessmentRow.work_item_id) == work_item_id)
+        .where(
+            col(RiskAssessmentRow.work_item_id) == work_item_id,
+            col(RiskAssessmentRow.action_id).is_(None),
+            col(RiskAssessmentRow.action_set_id).is_(None),
+        )
         .order_by(col(RiskAssessmentRow.id).desc())
         .limit(1)
     )
@@ -197,6 +201,8 @@ async def has_approval(session: AsyncSession, item: WorkItemRow) -> bool:
             col(ApprovalRow.tenant_id) == item.tenant_id,
             col(ApprovalRow.work_item_id) == item.id,
             col(ApprovalRow.subject_digest) == item.spec_digest,
+            col(ApprovalRow.action_id).is_(None),
+            col(ApprovalRow.action_set_id).is_(None),
             col(ApprovalRow.status) == "approved",
         )
         .limit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -22,7 +23,8 @@ from models.domain.errors import NotFound
 from models.domain.money import format_usd
 from models.domain.principal import Principal
 from models.domain.risk import RiskFactor, RiskLevel
-from models.domain.views import ApprovalContext, FileView, VoteView
+from models.domain.views import ApprovalContext, AskedAction, FileView, Subject, VoteView
+from models.repositories import actions as action_rows
 from models.repositories import approvals as rows
 from models.repositories import paging
 from models.repositories import principals as principal_rows
@@ -30,8 +32,9 @@ from models.repositories import tenants as tenant_rows
 from models.repositories import work_items as item_rows
 from models.rules import approval as rules
 from models.services.who_decides import who_decides
+from models.tables.actions import ActionRow
 from models.tables.tenancy import AssistantRow, PrincipalRow, TenantRow
-from models.tables.work import ApprovalRow, DecisionRow, WorkItemRow
+from models.tables.work import ApprovalRow, DecisionRow
 
 _ANY_REASON = "(asked for when it is decided)"
 
@@ -45,7 +48,7 @@ async def read(session: AsyncSession, principal: Principal, approval_id: UUID) -
     found = await rows.whole(session, approval_id)
     if found is None:
         raise NotFound(f"there is no approval {approval_id}")
-    votes = await rows.decisions(session, found[0].tenant_id, [approval_id])
+    votes = await rows.decisions(session, found.approval.tenant_id, [approval_id])
     return await _context(session, principal, found, votes, await tenant_rows.database_now(session))
 
 
@@ -63,25 +66,20 @@ async def list_mine(
     while len(mine) <= size:
         found = await rows.pending(session, now, after, size + 1)
         for whole in found:
-            votes = await rows.decisions(session, whole[0].tenant_id, [whole[0].id])
+            votes = await rows.decisions(session, whole.approval.tenant_id, [whole.approval.id])
             if await _is_mine(session, principal, whole, votes):
                 mine.append(await _context(session, principal, whole, votes, now))
         if len(found) <= size:
             break
-        after = found[-1][0].id
+        after = found[-1].approval.id
     return paging.cut(mine, size)
 
 
-def question(
-    approval: ApprovalRow,
-    item: WorkItemRow,
-    tenant: TenantRow,
-    askers: Sequence[PrincipalRow],
-) -> ApprovalQuestion:
+def question(approval: ApprovalRow, tenant: TenantRow, askers: Sequence[PrincipalRow]) -> ApprovalQuestion:
     """The approval as the rules see it."""
     return ApprovalQuestion(
         requirement=ApprovalRequirement.model_validate(approval.requirement),
-        item_tenant_id=item.tenant_id,
+        item_tenant_id=approval.tenant_id,
         holding_tenant_id=tenant.parent_tenant_id or tenant.tenant_id,
         requesters=tuple(
             Human(tenant_id=row.tenant_id, user_id=row.id, subject=row.subject, email=row.email) for row in askers
@@ -91,12 +89,15 @@ def question(
     )
 
 
-async def askers_of(session: AsyncSession, requester: PrincipalRow, assistant: AssistantRow) -> list[PrincipalRow]:
+async def askers_of(
+    session: AsyncSession, requester: PrincipalRow | None, assistant: AssistantRow
+) -> list[PrincipalRow]:
     """Who asked, and the human who answers for the assistant: neither decides on its work."""
-    if assistant.owner_id is None or assistant.owner_id == requester.id:
-        return [requester]
+    askers = [requester] if requester is not None else []
+    if assistant.owner_id is None or (requester is not None and assistant.owner_id == requester.id):
+        return askers
     owner = await principal_rows.get(session, assistant.tenant_id, assistant.owner_id)
-    return [requester, owner] if owner is not None else [requester]
+    return [*askers, owner] if owner is not None else askers
 
 
 def decision_view(row: DecisionRow) -> DecisionView:
@@ -119,8 +120,7 @@ async def votes_in_words(session: AsyncSession, approval: ApprovalRow) -> str:
 
 
 async def _is_mine(session: AsyncSession, principal: Principal, whole: rows.Whole, votes: list[DecisionRow]) -> bool:
-    approval, item, assistant, requester, _, tenant = whole
-    asked = question(approval, item, tenant, await askers_of(session, requester, assistant))
+    asked = question(whole.approval, whole.tenant, await askers_of(session, whole.requester, whole.assistant))
     if not rules.may_see(asked, principal):
         return False
     me = rules.human_of(principal)
@@ -130,8 +130,8 @@ async def _is_mine(session: AsyncSession, principal: Principal, whole: rows.Whol
 async def _context(
     session: AsyncSession, principal: Principal, whole: rows.Whole, votes: list[DecisionRow], now: datetime
 ) -> ApprovalContext:
-    approval, item, assistant, requester, assessment, tenant = whole
-    asked = question(approval, item, tenant, await askers_of(session, requester, assistant))
+    approval, item, assessment = whole.approval, whole.item, whole.assessment
+    asked = question(approval, whole.tenant, await askers_of(session, whole.requester, whole.assistant))
     requirement = asked.requirement
     counted = [decision_view(row) for row in votes]
     answer = rules.may_decide(asked, principal, counted, now=now, reason=_ANY_REASON)
@@ -139,24 +139,22 @@ async def _context(
     return ApprovalContext(
         id=approval.id,
         tenant_id=approval.tenant_id,
-        company=tenant.name,
-        work_item_id=item.id,
-        title=item.title,
-        kind=item.kind,
-        assistant=assistant.slug,
-        requester=requester.display_name or requester.username,
+        company=whole.tenant.name,
+        **await _subject(session, whole),
+        assistant=whole.assistant.slug,
+        requester=(whole.requester.display_name or whole.requester.username) if whole.requester else "nobody",
         status=asked.status,
         reason=approval.reason,
         level=RiskLevel(approval.level),
         score=assessment.score,
         factors=tuple(RiskFactor.model_validate(factor) for factor in assessment.factors),
         facts=assessment.facts,
-        parameters=item.parameters,
         files=tuple(
-            FileView.model_validate(row, from_attributes=True) for row in await item_rows.files(session, item.id)
+            FileView.model_validate(row, from_attributes=True)
+            for row in (await item_rows.files(session, item.id) if item is not None else [])
         ),
-        worst_case_nano=item.worst_case_nano,
-        worst_case=format_usd(item.worst_case_nano),
+        worst_case_nano=item.worst_case_nano if item is not None else 0,
+        worst_case=format_usd(item.worst_case_nano if item is not None else 0),
         subject_digest=approval.subject_digest,
         tier=ApprovalTier(approval.tier),
         quorum=requirement.quorum,
@@ -169,9 +167,48 @@ async def _context(
         expires_at=approval.expires_at,
         ended_at=approval.ended_at,
         may_decide=refused is None,
+        may_edit=refused is None and whole.action is not None and requirement.quorum == 1,
         refusal=refused.words if refused else "",
         refusal_code=refused.code if refused else None,
     )
+
+
+async def _subject(session: AsyncSession, whole: rows.Whole) -> dict[str, Any]:
+    """What the approval is about: the fields that say so."""
+    item, action, action_set = whole.item, whole.action, whole.action_set
+    named: dict[str, Any] = {"work_item_id": item.id if item is not None else None}
+    before = await action_rows.of_item(session, item.id) if item is not None and (action or action_set) else []
+    if action is not None:
+        title = f"{action.kind} → {action.target}" + (f", for “{item.title}”" if item is not None else "")
+        return named | {
+            "subject": Subject.ACTION,
+            "action_id": action.id,
+            "actions": (_asked(action),),
+            "earlier": tuple(_in_words(row) for row in before if row.id < action.id),
+            "title": title,
+            "kind": action.kind,
+            "parameters": action.parameters,
+        }
+    assert item is not None, "an item or a set is of a work item"
+    named |= {"title": item.title, "kind": item.kind, "parameters": item.parameters}
+    if action_set is None:
+        return named
+    members = await action_rows.of_set(session, action_set.tenant_id, action_set.id)
+    return named | {
+        "subject": Subject.ACTION_SET,
+        "action_set_id": action_set.id,
+        "actions": tuple(_asked(row) for row in members),
+        "earlier": tuple(_in_words(row) for row in before if row.set_id != action_set.id),
+    }
+
+
+def _asked(row: ActionRow) -> AskedAction:
+    fields = row.model_dump(include=set(AskedAction.model_fields)) | {"why": row.reason}
+    return AskedAction.model_validate(fields)
+
+
+def _in_words(row: ActionRow) -> str:
+    return f"{row.kind} → {row.target}: {row.status}" + (f" ({row.words})" if row.words else "")
 
 
 def _vote(row: DecisionRow) -> VoteView:

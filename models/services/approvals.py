@@ -12,11 +12,13 @@ from models.domain.errors import Conflict, NotFound
 from models.domain.principal import Principal
 from models.domain.risk import RiskLevel
 from models.domain.work_item import WorkItemStatus
+from models.repositories import actions as action_rows
 from models.repositories import approvals as rows
 from models.repositories import tenants as tenant_rows
 from models.repositories import work_items as item_rows
 from models.rules import approval as rules
 from models.services import audit, lifecycle, policies
+from models.services.action_approvals import lock_approval, subject_ended
 from models.services.approval_views import list_mine, read, votes_in_words
 from models.services.decisions import decide
 from models.services.ids import new_id
@@ -28,6 +30,7 @@ __all__ = [
     "cancel",
     "decide",
     "expire",
+    "is_needed",
     "list_mine",
     "open_approval",
     "outcome",
@@ -83,20 +86,20 @@ async def expire(session: AsyncSession, principal: Principal, approval_id: UUID)
 
     INVARIANT: it takes the same row lock as a decision, so of the two exactly one is the outcome.
     """
-    row = await _locked(session, approval_id)
+    row, item = await lock_approval(session, approval_id)
     now = await tenant_rows.database_now(session)
     if row.status == ApprovalStatus.PENDING and now >= row.expires_at:
         row.reason = f"nobody decided until {row.expires_at.isoformat(timespec='seconds')}"
-        await _end(session, principal, row, ApprovalStatus.EXPIRED)
+        await _end(session, principal, row, item, ApprovalStatus.EXPIRED)
     return row
 
 
 async def cancel(session: AsyncSession, principal: Principal, approval_id: UUID, reason: str) -> ApprovalRow:
     """Close an approval that nobody needs any more; answers whatever outcome stands."""
-    row = await _locked(session, approval_id)
+    row, item = await lock_approval(session, approval_id)
     if row.status == ApprovalStatus.PENDING:
         row.reason = reason
-        await _end(session, principal, row, ApprovalStatus.CANCELLED)
+        await _end(session, principal, row, item, ApprovalStatus.CANCELLED)
     return row
 
 
@@ -114,7 +117,7 @@ async def outcome(session: AsyncSession, approval_id: UUID) -> ApprovalRow:
 
 async def tell_approvers(session: AsyncSession, principal: Principal, approval_id: UUID) -> ApprovalRow:
     """Record that the approvers were reminded (an open approval only); answers the outcome as it stands."""
-    row = await _locked(session, approval_id)
+    row, _ = await lock_approval(session, approval_id)
     if row.status == ApprovalStatus.PENDING:
         who = await who_decides(session, row.tenant_id, requirement_of(row))
         audit.record(
@@ -155,14 +158,20 @@ async def _ask(
     return row
 
 
-async def _locked(session: AsyncSession, approval_id: UUID) -> ApprovalRow:
-    row = await rows.lock(session, approval_id)
-    if row is None:
-        raise NotFound(f"there is no approval {approval_id}")
-    return row
+async def is_needed(session: AsyncSession, row: ApprovalRow) -> bool:
+    """Whether what waits for the approval still lives, as PostgreSQL holds it."""
+    if row.action_set_id is not None:
+        return True
+    if row.action_id is not None:
+        action = await action_rows.get(session, row.action_id)
+        return action is not None and action.ended_at is None
+    item = await item_rows.get(session, row.work_item_id) if row.work_item_id is not None else None
+    return item is not None and item.ended_at is None and item.cancel_requested_at is None
 
 
-async def _end(session: AsyncSession, principal: Principal, row: ApprovalRow, status: ApprovalStatus) -> None:
+async def _end(
+    session: AsyncSession, principal: Principal, row: ApprovalRow, item: WorkItemRow | None, status: ApprovalStatus
+) -> None:
     row.status, row.ended_at = status.value, await tenant_rows.database_now(session)
     session.add(row)
     audit.record(
@@ -174,6 +183,8 @@ async def _end(session: AsyncSession, principal: Principal, row: ApprovalRow, st
         work_item_id=row.work_item_id,
         data={"subject_digest": row.subject_digest, "reason": row.reason},
     )
-    enqueue(session, row.tenant_id, OutboxKind.SIGNAL_WORK_ITEM, {"work_item_id": str(row.work_item_id)})
+    await subject_ended(session, principal, row, item)
+    if row.work_item_id is not None:
+        enqueue(session, row.tenant_id, OutboxKind.SIGNAL_WORK_ITEM, {"work_item_id": str(row.work_item_id)})
     enqueue(session, row.tenant_id, OutboxKind.SIGNAL_APPROVAL, {"approval_id": str(row.id)})
     await session.flush()

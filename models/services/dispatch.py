@@ -34,6 +34,14 @@ class WorkflowTeller(Protocol):
         """The same for an approval."""
         ...
 
+    async def start_approval(self, tenant_id: UUID, work_item_id: UUID | None, approval_id: UUID) -> bool:
+        """Start the workflow of an approval that no work item's workflow starts."""
+        ...
+
+    async def start_effect(self, tenant_id: UUID, action_id: UUID) -> bool:
+        """Start performing an action's effect."""
+        ...
+
     async def start_delivery(self, tenant_id: UUID, outbox_id: UUID) -> bool:
         """Start the delivery of an entry."""
         ...
@@ -83,6 +91,13 @@ class Dispatcher:
                 await self._teller.signal_work_item(entry.tenant_id, UUID(payload["work_item_id"]))
             case OutboxKind.SIGNAL_APPROVAL:
                 await self._teller.signal_approval(UUID(payload["approval_id"]))
+            case OutboxKind.START_APPROVAL:
+                item = payload.get("work_item_id")
+                await self._teller.start_approval(
+                    entry.tenant_id, UUID(item) if item else None, UUID(payload["approval_id"])
+                )
+            case OutboxKind.PERFORM_EFFECT:
+                await self._teller.start_effect(entry.tenant_id, UUID(payload["action_id"]))
             case OutboxKind.WEBHOOK:
                 await self._teller.start_delivery(entry.tenant_id, entry.id)
             case OutboxKind.KILL_RUN:

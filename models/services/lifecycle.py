@@ -82,6 +82,8 @@ async def move(
         await _end(session, item, to, now)
     session.add(item)
     await session.flush()
+    if to.is_final:
+        await _close_questions(session, principal, item)
 
 
 async def close(
@@ -123,8 +125,10 @@ async def close(
 
 
 async def _cancel_approval(session: AsyncSession, principal: Principal, item: WorkItemRow, reason: str) -> None:
-    """Close the item's open question: audited as any outcome is, and its workflow told."""
-    for approval_id in await approval_rows.cancel_open(session, item.tenant_id, item.id, reason):
+    """Close the item's open questions: audited as any outcome is, and their workflows told."""
+    # A staged set is decided after a run that ended well.
+    sets = item.status != WorkItemStatus.SUCCEEDED
+    for approval_id in await approval_rows.cancel_open(session, item.tenant_id, item.id, reason, sets=sets):
         audit.record(
             session,
             principal,
@@ -135,6 +139,17 @@ async def _cancel_approval(session: AsyncSession, principal: Principal, item: Wo
             data={"reason": reason},
         )
         enqueue(session, item.tenant_id, OutboxKind.SIGNAL_APPROVAL, {"approval_id": str(approval_id)})
+
+
+async def _close_questions(session: AsyncSession, principal: Principal, item: WorkItemRow) -> None:
+    """What an item that is final leaves open of its actions.
+
+    No lock is waited for here: whoever else changes these rows has locked the item first.
+    """
+    from models.services import action_ends
+
+    await _cancel_approval(session, principal, item, f"the work item is {item.status}")
+    await action_ends.item_ended(session, principal, item)
 
 
 def kill_run(session: AsyncSession, principal: Principal, run: RunRow, reason: str) -> None:

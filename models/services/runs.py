@@ -29,6 +29,7 @@ SIGNAL_AFTER_END = timedelta(seconds=20)
 """The follower brings a run's end at once; a signal that comes while that is settled makes Temporal do it twice.
 
 This one is for the item whose follower, or whose placing, was lost."""
+_HAS_A_RUN = frozenset({WorkItemStatus.QUEUED, WorkItemStatus.RUNNING, WorkItemStatus.AWAITING_ACTION})
 MAX_ATTEMPTS = 10
 """How often one run is claimed at most; what dies that often would die for ever."""
 
@@ -43,7 +44,7 @@ async def queue_run(session: AsyncSession, principal: Principal, work_item_id: U
     item = await lifecycle.lock_work_item(session, work_item_id)
     run_id = UUID(item.spec["run_id"])
     run = await rows.lock(session, run_id)
-    if run is not None and item.status in (WorkItemStatus.QUEUED, WorkItemStatus.RUNNING):
+    if run is not None and item.status in _HAS_A_RUN:
         return run
     missing = await missing_approval(session, item)
     if missing is not None:
@@ -150,7 +151,7 @@ async def _open_again(
         run.lost_seconds += await _lost_seconds(session, run, run.started_at, result)
     run.status = RunStatus.QUEUED.value
     run.runtime_id = run.broker_id = run.warrant_id = None
-    run.lease_until = run.claimed_at = run.placed_at = run.started_at = None
+    run.lease_until = run.claimed_at = run.placed_at = run.started_at = run.waiting = None
     session.add(run)
     words = f"Attempt {run.attempt} came to nothing ({result.outcome.value.replace('_', ' ')}); it may be tried again"
     data = {

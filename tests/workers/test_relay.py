@@ -45,6 +45,12 @@ class Receiver:
     async def signal_approval(self, approval_id: UUID) -> bool:
         return True
 
+    async def start_approval(self, tenant_id: UUID, work_item_id: UUID | None, approval_id: UUID) -> bool:
+        return True
+
+    async def start_effect(self, tenant_id: UUID, action_id: UUID) -> bool:
+        return True
+
     async def start_delivery(self, tenant_id: UUID, outbox_id: UUID) -> bool:
         return True
 
