@@ -54,6 +54,8 @@ TABLE: Final[Mapping[tuple[str, str], Rule]] = {
     ("POST", "/v1/work-items/{work_item_id}/cancel"): _ASKS,
     ("GET", "/v1/work-items/{work_item_id}/timeline"): _READS,
     ("GET", "/v1/work-items/{work_item_id}/logs"): _READS,
+    ("GET", "/v1/work-items/{work_item_id}/events"): _READS,
+    ("GET", "/v1/work-items/{work_item_id}/costs"): _READS,
     ("GET", "/v1/work-items/{work_item_id}/files"): _READS,
     ("GET", "/v1/work-items/{work_item_id}/files/{direction}/{path:path}"): _READS,
     ("GET", "/v1/approvals"): _DECIDES,

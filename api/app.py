@@ -19,6 +19,7 @@ from api.routes import (
     assistants,
     audit,
     budgets,
+    events,
     files,
     halts,
     health,
@@ -32,8 +33,8 @@ from api.schemas.fields import Problem
 from models.services.noise import NoiseMeter
 
 ROUTERS = (
-    health.router, people.router, assistants.router, files.router, work_items.router, logs.router, approvals.router,
-    policies.router, budgets.router, halts.router, audit.router, runtimes.router,
+    health.router, people.router, assistants.router, files.router, work_items.router, logs.router, events.router,
+    approvals.router, policies.router, budgets.router, halts.router, audit.router, runtimes.router,
 )  # fmt: skip
 DESCRIPTION = """The control plane's public API.
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.auth import Caller
 from api.deps import Given, hurry
@@ -24,7 +25,8 @@ from api.schemas.work_items import (
 from models.domain.errors import InvalidInput
 from models.domain.risk import RiskLevel
 from models.domain.work_item import WorkItemStatus
-from models.services import uploads, work_items
+from models.services import item_costs, uploads, work_items
+from models.tables.work import WorkItemRow
 
 router = APIRouter(prefix="/v1/work-items", tags=["work items"])
 
@@ -54,7 +56,7 @@ async def create(
     async with given.db.session_for(principal) as session:
         await uploads.require_uploads(session, principal.tenant_id, _wanted(body))
         row, created = await work_items.create_work_item(session, principal, new, key)
-        answer = WorkItemAnswer.whole(row, await work_items.view(session, row.id))
+        answer = await _whole(session, row)
     background.add_task(hurry, given.fast_path.start_work_item, row.tenant_id, row.id)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"/v1/work-items/{row.id}"
@@ -102,7 +104,7 @@ async def read(work_item_id: UUID, principal: Caller, given: Given) -> WorkItemA
     """One work item, whole."""
     async with given.db.session_for(principal) as session:
         row = await work_items.read(session, principal, work_item_id)
-        return WorkItemAnswer.whole(row, await work_items.view(session, row.id))
+        return await _whole(session, row)
 
 
 @router.post("/{work_item_id}/cancel", status_code=202)
@@ -112,7 +114,7 @@ async def cancel(
     """Ask that the work item ends, wherever it is; a run is told at once. The first request stays."""
     async with work_items.acting_on(given.db, principal, work_item_id) as session:
         row = await work_items.request_cancel(session, principal, work_item_id, body.reason)
-        answer = WorkItemAnswer.whole(row, await work_items.view(session, row.id))
+        answer = await _whole(session, row)
     background.add_task(hurry, given.fast_path.signal_work_item, row.tenant_id, row.id)
     return answer
 
@@ -130,6 +132,10 @@ async def timeline(
         events = await work_items.timeline(session, principal, work_item_id, after, limit)
     items = [EventAnswer.of(event) for event in events]
     return Timeline(items=items, next_after=items[-1].seq if len(items) == limit else None)
+
+
+async def _whole(session: AsyncSession, row: WorkItemRow) -> WorkItemAnswer:
+    return WorkItemAnswer.whole(row, await work_items.view(session, row.id), await item_costs.split(session, row.id))
 
 
 def _one_key(request: Request, key: str | None) -> str:

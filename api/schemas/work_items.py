@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints, ValidationError
 
+from api.schemas.events import CostAnswer
 from api.schemas.fields import Answer, Body, MoneyText, Parameters, Reason, Title, invalid_body, nano, words
 from models.domain.approval import ApprovalTier
 from models.domain.risk import RiskFactor, RiskLevel
@@ -21,6 +22,7 @@ from models.domain.work_item import (
     ToolName,
     WorkItemStatus,
 )
+from models.services.item_costs import CostSplit
 from models.services.new_work_items import MAX_INPUTS, LimitsAsked, NewWorkItem
 from models.tables.work import WorkItemRow
 from sandbox.spec import InputFile
@@ -154,9 +156,10 @@ class WorkItemAnswer(WorkItemLine):
     policy_version_id: UUID
     result: dict[str, Any] | None
     cancel_reason: str | None
+    costs: CostAnswer = Field(description="The cost so far, by what for.")
 
     @classmethod
-    def whole(cls, row: WorkItemRow, summary: WorkItemSummary) -> Self:
+    def whole(cls, row: WorkItemRow, summary: WorkItemSummary, costs: CostSplit) -> Self:
         """The answer for a row and what hangs on it."""
         fields = _line(row) | row.model_dump(
             include={"facts", "parameters", "spec_digest", "policy_version_id", "result", "cancel_reason"}
@@ -173,7 +176,7 @@ class WorkItemAnswer(WorkItemLine):
                 "attempt",
             }
         )
-        return cls.model_validate(fields)
+        return cls.model_validate(fields | {"costs": CostAnswer.of(costs)})
 
 
 def _line(row: WorkItemRow) -> dict[str, Any]:
