@@ -32,6 +32,10 @@ type config struct {
 	// WaitSeconds is how long it waits without any connection to a host; then it ends.
 	WaitSeconds float64 `json:"wait_seconds"`
 
+	// Listen maps a port on the loopback to the name of a host's socket in the run folder.
+	Listen map[string]string `json:"listen"`
+
+	folder string
 	socket string
 }
 
@@ -91,6 +95,7 @@ func readConfig(folder string) (config, error) {
 		FinishWaitSeconds: 600,
 		LeaseSeconds:      120,
 		WaitSeconds:       30,
+		folder:            folder,
 		socket:            filepath.Join(folder, "guest.sock"),
 	}
 	text, err := os.ReadFile(filepath.Join(folder, "guest.json"))

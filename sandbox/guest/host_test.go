@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 	case "noise":
 		writeNoise()
 		os.Exit(0)
+	case "asking":
+		ask()
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	version       = "1"
+	version       = "2"
 	defaultFolder = "/awgp/run"
 	// exitGuestFailed is Docker's own code for "the container could not be run".
 	exitGuestFailed = 125
@@ -38,6 +38,7 @@ type run struct {
 	output *output
 	agent  *agent
 	lease  *lease
+	proxy  *proxy
 	// begun closes when config, agent and lease are final: at once, but for a guest that waits for its job.
 	begun chan struct{}
 	// gone closes when the agent has ended, ended when its output and artifacts are final too.
@@ -76,7 +77,7 @@ func guest(folder string) int {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP)
 
 	r := &run{
-		config: c, output: newOutput(),
+		config: c, output: newOutput(), proxy: newProxy(),
 		begun: make(chan struct{}), gone: make(chan struct{}), ended: make(chan struct{}),
 	}
 	l := newLink(c.socket, r)
@@ -98,7 +99,10 @@ func guest(folder string) int {
 	_ = os.MkdirAll(r.config.Out, 0o755)
 
 	started := time.Now()
-	r.agent, err = startAgent(r.config)
+	// Before the agent: its first instruction may be a request.
+	if err = r.proxy.listen(r.config.Listen, r.config.folder); err == nil {
+		r.agent, err = startAgent(r.config)
+	}
 	forwardSignals(r)
 	l.heard()
 	close(r.begun)
@@ -132,6 +136,7 @@ func (r *run) fail(started time.Time, err error) {
 	if failure := new(startError); errors.As(err, &failure) {
 		r.code = failure.code
 	}
+	r.proxy.close()
 	close(r.gone)
 	r.output.close()
 	r.report = exitReport{ExitCode: r.code, StartedAt: timestamp(started), EndedAt: timestamp(time.Now()), Detail: err.Error()}
@@ -154,6 +159,7 @@ func (r *run) follow(started time.Time, children <-chan os.Signal) {
 	r.code = code
 	close(r.gone)
 	r.agent.killRest()
+	r.proxy.close()
 	// What it killed, and whoever was forked meanwhile, is reaped while the pipes run empty.
 	go func() {
 		for range children {
