@@ -117,7 +117,12 @@ class Placing:
         assert claimed.spec is not None, "a claim brings its spec"
         try:
             placed = await self._hub.place(
-                place, run_id=given.run_id, attempt=given.attempt, warrant=claimed.token, spec=claimed.spec
+                place,
+                run_id=given.run_id,
+                attempt=given.attempt,
+                warrant=claimed.token,
+                spec=claimed.spec,
+                continuation=claimed.continuation,
             )
         except RuntimeUnavailableError as error:
             # It may have recorded the run: only its return or the lease's end tells, and following sees either.

@@ -126,6 +126,25 @@ class RunSpec(Value):
     llm: LlmGrant | None = None
 
 
+class Continuation(Value):
+    """What an attempt goes on from after its run was suspended; a part of no spec, named by the warrant's digest of it.
+
+    Attributes:
+        state: What the agent saved; it finds it under ``AWGP_STATE``.
+        decisions: JSON list of all that it had asked leave for, with the answers; ``AWGP_DECISIONS``.
+    """
+
+    state: InputFile | None = None
+    decisions: str = Field(default="[]", max_length=64 * 1024)
+
+
+def continuation_digest(continuation: Continuation | None) -> str | None:
+    """Returns the hex SHA-256 over the RFC 8785 canonical JSON of ``continuation``."""
+    if continuation is None:
+        return None
+    return hashlib.sha256(rfc8785.dumps(continuation.model_dump(mode="json"))).hexdigest()
+
+
 class RunOutcome(StrEnum):
     """How a run ended; each has one cause."""
 
@@ -142,6 +161,8 @@ class RunOutcome(StrEnum):
     NOT_STARTED = "not_started"
     """Placed and recorded, but the container never started: safe to place again."""
     RUNTIME_GONE = "runtime_gone"
+    SUSPENDED = "suspended"
+    """Ended by order while its agent waited for people; another attempt goes on from there."""
 
 
 class RunResult(Value):
@@ -153,6 +174,8 @@ class RunResult(Value):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     wall_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Without the time for which it was paused."""
+    paused_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     cpu_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     memory_peak_bytes: int | None = None
     output_bytes: int = 0

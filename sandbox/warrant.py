@@ -10,7 +10,7 @@ from joserfc.jwk import KeySet
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sandbox.link.messages import Place
-from sandbox.spec import spec_digest
+from sandbox.spec import continuation_digest, spec_digest
 
 CLOCK_LEEWAY_SECONDS = 30
 _ALGORITHMS = ["EdDSA", "Ed25519"]
@@ -35,6 +35,7 @@ class WarrantClaims(BaseModel):
     run: UUID
     attempt: int
     spec_digest: str
+    continuation: str | None = None
     claim_before: float
     max_seconds: float
 
@@ -62,6 +63,7 @@ def check_warrant(place: Place, jwks: KeySet, tenant_id: UUID, now: float) -> Wa
         "run": claims.run == place.run_id == spec.run_id,
         "attempt": claims.attempt == place.attempt,
         "spec digest": claims.spec_digest == spec_digest(spec),
+        "continuation": claims.continuation == continuation_digest(place.continuation),
         "wall time": spec.limits.wall_seconds <= claims.max_seconds,
         "claim-before": now <= claims.claim_before + CLOCK_LEEWAY_SECONDS,
     }

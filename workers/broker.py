@@ -28,7 +28,7 @@ from models.storage.blobs import BlobStore
 from models.storage.cache import Cache
 from models.storage.db import Database
 from sandbox.link.hub import LinkTimes, RuntimeHub
-from workers.broker_loops import kill_for_ever, renew_for_ever
+from workers.broker_loops import kill_for_ever, renew_for_ever, wait_for_ever
 from workers.process import pause, set_up_logging, stop_event, wait_for
 from workflows.client import connect
 from workflows.options import BROKER_QUEUE, run_queue
@@ -70,6 +70,7 @@ class PlacingWorkers:
                 self._tenants[tenant_id] = [
                     asyncio.create_task(self._place(tenant_id)),
                     asyncio.create_task(kill_for_ever(self._db, self._hub, self._cache, tenant_id)),
+                    asyncio.create_task(wait_for_ever(self._db, self._hub, tenant_id)),
                 ]
             for tenant_id in self._tenants.keys() - here:
                 log.info("not_serving", tenant_id=str(tenant_id))

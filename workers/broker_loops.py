@@ -13,7 +13,8 @@ import structlog
 from models.domain.principal import service_principal
 from models.domain.run import RENEW_SECONDS
 from models.repositories import runs as rows
-from models.services import leases, runs
+from models.rules.waiting import Waiting
+from models.services import leases, runs, waiting
 from models.services.run_backend import RunBackend
 from models.storage.cache import Bell, Cache
 from models.storage.db import Database
@@ -22,6 +23,7 @@ from sandbox.link.messages import KillReason, RunRef
 from workers.process import pause
 
 KILL_POLL_SECONDS = 1.0
+WAITING_POLL_SECONDS = 2.0
 SAY_AGAIN_SECONDS = 5.0
 """A kill is said again until its run has ended."""
 
@@ -97,3 +99,34 @@ async def kill_once(db: Database, hub: RuntimeHub, tenant_id: UUID, said: dict[R
             run.run_id, run.attempt, reason
         ):
             said[run] = now
+
+
+async def wait_for_ever(db: Database, hub: RuntimeHub, tenant_id: UUID, every: float = WAITING_POLL_SECONDS) -> None:
+    """Pause, resume and suspend a tenant's runs here whose agents wait for people."""
+    while True:
+        try:
+            await wait_once(db, hub, tenant_id)
+        except Exception as error:
+            log.warning("waiting_not_read", tenant_id=str(tenant_id), why=str(error)[:200])
+        await asyncio.sleep(every)
+
+
+async def wait_once(db: Database, hub: RuntimeHub, tenant_id: UUID) -> None:
+    """Write how runs wait from now on, then tell their runtimes what the rows say, where they say otherwise."""
+    async with db.tenant_session(tenant_id) as session:
+        standing, changes = await waiting.due(session, tenant_id)
+    principal = service_principal("broker", tenant_id)
+    for work_item_id, run_id in changes:
+        async with db.session_for(principal) as session:
+            await waiting.step(session, principal, work_item_id, run_id)
+    if changes:
+        async with db.tenant_session(tenant_id) as session:
+            standing, _ = await waiting.due(session, tenant_id)
+    paused = hub.paused(tenant_id)
+    for run, how in standing.items():
+        if how is Waiting.SUSPENDED:
+            await hub.suspend(run)
+        elif run not in paused:
+            await hub.pause(run)
+    for run in paused - standing.keys():
+        await hub.resume(run)

@@ -143,6 +143,15 @@ async def specs_of_runtime(session: AsyncSession, tenant_id: UUID, runtime_id: U
 
 
 async def input_digests(session: AsyncSession, tenant_id: UUID, runtime_id: UUID) -> set[str]:
-    """Digests of the files that a runtime's live runs are given."""
-    specs = await specs_of_runtime(session, tenant_id, runtime_id)
-    return {file["sha256"] for spec in specs for file in spec.get("inputs", [])}
+    """Digests of the files that a runtime's live runs are given: their inputs, and what an earlier attempt saved."""
+    connection = await session.connection()
+    found = await connection.execute(
+        text(
+            "select f->>'sha256' from runs r join work_items i on i.tenant_id = r.tenant_id and i.id = r.work_item_id,"
+            " lateral (select jsonb_array_elements(coalesce(i.spec->'inputs', '[]')) as f"
+            "  union all select r.continuation->'state' where jsonb_typeof(r.continuation->'state') = 'object') files"
+            " where r.tenant_id = :tenant and r.runtime_id = :runtime and r.status in ('claimed', 'running')"
+        ),
+        {"tenant": tenant_id, "runtime": runtime_id},
+    )
+    return set(found.scalars())

@@ -20,9 +20,9 @@ _WAITED = (
 
 
 async def live(session: AsyncSession, tenant_id: UUID) -> list[Row[Any]]:
-    """The tenant's live runs that wait, or are said to: (id, attempt, waiting, work_item_id, policy_version_id, waited).
+    """The tenant's live runs that wait, or are said to; what is to be killed is left alone.
 
-    What is to be killed is left alone.
+    Each is (id, attempt, waiting, work_item_id, policy_version_id, waited).
     """
     connection = await session.connection()
     found = await connection.execute(

@@ -20,12 +20,13 @@ from models.repositories import runtimes as runtime_rows
 from models.repositories import tenants as tenant_rows
 from models.repositories import warrants as warrant_rows
 from models.services import audit, halts, lifecycle
+from models.services.continuations import continuation_of
 from models.services.runs import give_up, is_held_by
 from models.services.warrant_keys import WarrantVerifier
 from models.tables.execution import RunRow, RuntimeRow, WarrantRow
 from models.tables.work import WorkItemRow
 from sandbox.link.messages import RunRef
-from sandbox.spec import RunOutcome, RunResult, RunSpec, spec_digest
+from sandbox.spec import Continuation, RunOutcome, RunResult, RunSpec, continuation_digest, spec_digest
 
 
 class ClaimState(StrEnum):
@@ -46,6 +47,7 @@ class Claim:
     words: str = ""
     token: str = ""
     spec: RunSpec | None = None
+    continuation: Continuation | None = None
 
 
 class LostState(StrEnum):
@@ -99,7 +101,7 @@ async def claim(
     assert warrant is not None, "checked"
     assert runtime is not None, "checked"
     await _take(session, principal, item, run, warrant, runtime, broker_id)
-    return Claim(ClaimState.CLAIMED, token=warrant.token, spec=spec)
+    return Claim(ClaimState.CLAIMED, token=warrant.token, spec=spec, continuation=continuation_of(run))
 
 
 async def _check(
@@ -153,6 +155,7 @@ async def _expected(
         # The attempt that this claim makes, and the one that was asked for.
         "attempt": run.attempt + 1 if attempt == run.attempt + 1 else None,
         "spec_digest": item.spec_digest,
+        "continuation": continuation_digest(continuation_of(run)),
         "image": spec.image,
         "image_digest": spec.image_digest,
         "reservation": str(reservation.id) if reservation is not None and firm else None,
@@ -194,7 +197,7 @@ async def _take(
 ) -> None:
     run.attempt, run.status = run.attempt + 1, RunStatus.CLAIMED.value
     run.runtime_id, run.broker_id, run.warrant_id = runtime.id, broker_id, warrant.id
-    run.placed_at = run.started_at = run.kill_reason = None
+    run.placed_at = run.started_at = run.kill_reason = run.waiting = None
     run.log_offset = 0
     warrant.claimed_at = await tenant_rows.database_now(session)
     item.null_runner = bool(runtime.facts.get("null_runner"))

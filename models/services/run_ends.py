@@ -6,6 +6,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.domain.principal import Principal
+from models.rules.waiting import Waiting
+from models.services import waiting
 from models.services.runs import end_run, give_up
 from models.tables.execution import RunRow
 from models.tables.work import WorkItemFileRow, WorkItemRow
@@ -18,6 +20,12 @@ async def record_end(
     session: AsyncSession, principal: Principal, item: WorkItemRow, run: RunRow, result: RunResult
 ) -> None:
     """Write the end of an attempt whose runtime holds it. Item and run are locked."""
+    if result.outcome is RunOutcome.SUSPENDED:
+        if run.waiting == Waiting.SUSPENDED and run.kill_reason is None and item.cancel_requested_at is None:
+            await waiting.suspended(session, principal, item, run, result)
+            return
+        # To be killed since, or nobody has asked for it: what a runtime ends of its own accord is gone.
+        result = result.model_copy(update={"outcome": RunOutcome.RUNTIME_GONE})
     if result.outcome in NEVER_RAN_TO_AN_END:
         await give_up(session, principal, item, run, result)
         return

@@ -22,12 +22,13 @@ from models.repositories import work_items as item_rows
 from models.rules import cost
 from models.services import audit, halts, lifecycle, money, policies
 from models.services.approved import missing_approval
+from models.services.continuations import continuation_of
 from models.services.ids import new_id
 from models.services.warrant_keys import WarrantSigner
 from models.tables.execution import RunRow, WarrantRow
 from models.tables.money import ReservationRow
 from models.tables.work import WorkItemRow
-from sandbox.spec import RunSpec, spec_digest
+from sandbox.spec import RunSpec, continuation_digest, spec_digest
 
 STILL_GOOD_SECONDS = 60
 """A live warrant that may be claimed for so long yet is answered again; an older one is minted anew."""
@@ -86,6 +87,7 @@ async def mint(session: AsyncSession, principal: Principal, work_item_id: UUID, 
         "spec_digest": item.spec_digest,
         "reservation": str(reservation.id),
         "epochs": epochs.model_dump(),
+        "continuation": continuation_digest(continuation_of(run)),
     }
     known = await _still_good(session, run, facts)
     if known is None:

@@ -41,6 +41,7 @@ class RuntimeConnection:
         self.seat = Seat(runtime.runtime_id, runtime.tenant_id, runtime.capacity)
         self.unheard: Heartbeat | None = None
         self.newest_heartbeat: int | None = None
+        self.paused: frozenset[RunRef] = frozenset()
         self.session_token = secrets.token_urlsafe(32)
         self._token_hash = hashlib.sha256(self.session_token.encode()).digest()
         self._socket = socket
@@ -102,6 +103,7 @@ class RuntimeConnection:
         match message:
             case Heartbeat():
                 self.unheard, self.newest_heartbeat = message, message.heartbeat_id
+                self.paused = frozenset(message.paused)
                 places.heard(self.seat, message.live)
                 await self._backend.on_heartbeat(self.runtime, message.live)
             case Placed():

@@ -16,9 +16,9 @@ import structlog
 
 from sandbox.link.backend import ConnectedRuntime, RuntimeBackend, RuntimeUnavailableError
 from sandbox.link.connection import RuntimeConnection
-from sandbox.link.messages import Kill, KillReason, LogAck, Place, Placed, Renewed, RunRef
+from sandbox.link.messages import Kill, KillReason, LogAck, Pause, Place, Placed, Renewed, Resume, RunRef, Suspend
 from sandbox.link.places import Permit, Places
-from sandbox.spec import RunSpec
+from sandbox.spec import Continuation, RunSpec
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +73,7 @@ class RuntimeHub:
         attempt: int,
         warrant: str,
         spec: RunSpec,
+        continuation: Continuation | None = None,
         wait_seconds: float = 20.0,
     ) -> Placed:
         """Hands a claimed run to the permit's runtime and waits until it has recorded it.
@@ -97,6 +98,7 @@ class RuntimeHub:
             spec=spec,
             lease_seconds=self.times.lease_seconds,
             heartbeat_id=connection.newest_heartbeat,
+            continuation=continuation,
         )
         try:
             async with asyncio.timeout(wait_seconds):
@@ -109,11 +111,35 @@ class RuntimeHub:
 
     async def kill(self, run_id: UUID, attempt: int, reason: KillReason) -> bool:
         """Tells the runtime that has the run to end it; False when it is not connected here."""
-        run = RunRef(run_id=run_id, attempt=attempt)
+        return await self._tell(Kill(run_id=run_id, attempt=attempt, reason=reason))
+
+    async def pause(self, run: RunRef) -> bool:
+        """Tells the runtime to let the run's sandbox stand still; repeatable; False when it is not connected here."""
+        return await self._tell(Pause(run_id=run.run_id, attempt=run.attempt))
+
+    async def resume(self, run: RunRef) -> bool:
+        """Tells it to let the sandbox go on; likewise."""
+        return await self._tell(Resume(run_id=run.run_id, attempt=run.attempt))
+
+    async def suspend(self, run: RunRef) -> bool:
+        """Tells it to end the attempt, for another one to go on from there; likewise."""
+        return await self._tell(Suspend(run_id=run.run_id, attempt=run.attempt))
+
+    async def _tell(self, message: Kill | Pause | Resume | Suspend) -> bool:
+        run = RunRef(run_id=message.run_id, attempt=message.attempt)
         for connection in list(self._connections.values()):
             if run in connection.seat.live or run in connection.seat.pending:
-                return await connection.send(Kill(run_id=run_id, attempt=attempt, reason=reason))
+                return await connection.send(message)
         return False
+
+    def paused(self, tenant_id: UUID) -> set[RunRef]:
+        """Returns which of the tenant's runs stand still, as its runtimes here last said."""
+        return {
+            run
+            for connection in self._connections.values()
+            if connection.runtime.tenant_id == tenant_id
+            for run in connection.paused
+        }
 
     def take_heard(self) -> list[Heard]:
         """Returns, once, every runtime heard since the last call, with the runs it has.

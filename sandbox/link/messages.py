@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter
 
-from sandbox.spec import RunResult, RunSpec, Value, Words
+from sandbox.spec import Continuation, RunResult, RunSpec, Value, Words
 
 LINK_PATH = "/v1/runtime/link"
 ENROL_PATH = "/v1/runtime/enrol"
@@ -128,6 +128,7 @@ class Place(Value):
     spec: RunSpec
     lease_seconds: float
     heartbeat_id: int | None = None
+    continuation: Continuation | None = None
 
 
 class Renewed(Value):
@@ -145,6 +146,30 @@ class Kill(Value):
     run_id: UUID
     attempt: int = Field(ge=1)
     reason: KillReason
+
+
+class Pause(Value):
+    """Let this run's sandbox stand still: its agent only waits for people. Its lease goes on."""
+
+    type: Literal["pause"] = "pause"
+    run_id: UUID
+    attempt: int = Field(ge=1)
+
+
+class Resume(Value):
+    """Let it go on."""
+
+    type: Literal["resume"] = "resume"
+    run_id: UUID
+    attempt: int = Field(ge=1)
+
+
+class Suspend(Value):
+    """End this attempt, with outcome ``suspended``: another one will go on from there."""
+
+    type: Literal["suspend"] = "suspend"
+    run_id: UUID
+    attempt: int = Field(ge=1)
 
 
 class LogAck(Value):
@@ -187,6 +212,8 @@ class Heartbeat(Value):
     heartbeat_id: int
     free: int = Field(ge=0)
     live: tuple[RunRef, ...] = ()
+    paused: tuple[RunRef, ...] = ()
+    """Those of them that stand still."""
 
 
 class Placed(Value):
@@ -228,7 +255,7 @@ class Ended(Value):
 
 
 BrokerMessage = Annotated[
-    Challenge | Welcome | Refused | Place | Renewed | Kill | LogAck | EndedAck,
+    Challenge | Welcome | Refused | Place | Renewed | Kill | Pause | Resume | Suspend | LogAck | EndedAck,
     Field(discriminator="type"),
 ]
 RuntimeMessage = Annotated[Hello | Heartbeat | Placed | Started | Log | Ended, Field(discriminator="type")]
