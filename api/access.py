@@ -74,6 +74,8 @@ TABLE: Final[Mapping[tuple[str, str], Rule]] = {
     ("GET", "/v1/audit"): _AUDITS,
     ("GET", "/v1/audit/verify"): _AUDITS,
     ("GET", "/v1/audit/export"): _AUDITS,
+    ("GET", "/v1/prices"): _READS,
+    ("GET", "/v1/prices/{model:path}"): _READS,
     ("GET", "/v1/runtimes"): _AUDITS,
     ("POST", "/v1/runtimes/enrolment-tokens"): _ADMINS,
 }

@@ -86,7 +86,8 @@ OWN = {
     ("POST", "/v1/work-items/dry-run"), ("GET", "/v1/work-items"), ("GET", "/v1/approvals"),
     ("POST", "/v1/policies/validate"), ("POST", "/v1/policies"), ("GET", "/v1/policies"),
     ("GET", "/v1/policies/current"), ("GET", "/v1/policies/{version}"), ("GET", "/v1/budgets"), ("GET", "/v1/halts"),
-    ("GET", "/v1/runtimes"), ("POST", "/v1/runtimes/enrolment-tokens"),
+    ("GET", "/v1/runtimes"), ("POST", "/v1/runtimes/enrolment-tokens"), ("GET", "/v1/prices"),
+    ("GET", "/v1/prices/{model:path}"),
 }  # fmt: skip
 
 
