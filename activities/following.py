@@ -14,6 +14,7 @@ from activities.signatures import FollowOutput, FollowState, RunInput
 from models.domain.principal import service_principal
 from models.domain.run import RunStatus
 from models.repositories import runs as rows
+from models.rules.waiting import Waiting
 from models.services import leases, runs
 from models.services.leases import LostState
 from models.services.operations import once
@@ -79,6 +80,8 @@ class Following:
                     return FollowOutput(state=FollowState.ENDED, words="there is no such run")
                 if run.status == RunStatus.ENDED:
                     return FollowOutput(state=FollowState.ENDED, outcome=run.outcome or "")
+                if run.status == RunStatus.QUEUED and run.waiting == Waiting.SUSPENDED:
+                    return FollowOutput(state=FollowState.SUSPENDED, words="the run waits for people")
                 if run.status == RunStatus.QUEUED:
                     return FollowOutput(state=FollowState.NOT_STARTED, words="the run is open for another attempt")
                 if run.attempt != given.attempt:

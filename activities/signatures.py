@@ -132,6 +132,8 @@ class FollowState(StrEnum):
     """The lease and its grace passed without a word."""
     NOT_STARTED = "not_started"
     """The runtime says that the container never started: safe to place again."""
+    SUSPENDED = "suspended"
+    """It has ended until people have decided; the item is told when they have."""
 
 
 class FollowOutput(_Value):

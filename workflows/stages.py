@@ -184,6 +184,15 @@ class RunStage:
             return await self._finish()
         return await self._follow(view, self._run(view.run_id, view.attempt, "follow"))
 
+    async def rest(self, view: act.WorkItemView) -> act.WorkItemView:
+        """Nothing runs until people have decided about an action; days may pass."""
+        flow = self.flow
+        if view.cancel_requested:
+            return await flow.close(_S.CANCELLED, view.reason or "cancelled")
+        flow.show(view, waiting_for="people, who decide about an action")
+        await flow.wait(flow.until(None), "Suspended: look again")
+        return await flow.read()
+
     def _run(self, run_id: UUID, attempt: int, step: str) -> act.RunInput:
         given = self.flow.given
         return act.RunInput(
@@ -276,6 +285,8 @@ class RunStage:
                 # A cancel or a halt reaches the run by its row; here it is only shown.
                 flow.show(await flow.read())
         followed = await handle
+        if followed.state is act.FollowState.SUSPENDED:
+            return await flow.read()
         if followed.state is not act.FollowState.ENDED:
             lost = run.model_copy(update={"op_id": flow.ops.next("end-lost")})
             followed = await record(act.end_lost_run, lost, f"Attempt {run.attempt} is gone")

@@ -112,6 +112,8 @@ class WorkItemWorkflow:
 
     async def _stage(self, view: act.WorkItemView) -> act.WorkItemView:
         """The one table of what comes next."""
+        if view.suspended:
+            return await RunStage(self).rest(view)
         if view.status in (_S.RUNNING, _S.AWAITING_ACTION):
             return await RunStage(self).follow(view)
         if view.cancel_requested:

@@ -26,6 +26,7 @@ class WorkItemSummary(View):
     Attributes:
         needs_approval: The level calls for humans, and no approval of this very spec stands yet.
         held: A halt is in force: what waits goes on waiting.
+        suspended: Its run has ended until people have decided; nothing is to be followed.
         worst_case: Money in words, as are `cost` and `factors`.
     """
 
@@ -44,6 +45,7 @@ class WorkItemSummary(View):
     restartable: bool = False
     run_id: UUID | None = None
     attempt: int = 0
+    suspended: bool = False
     reason: str = ""
 
 

@@ -12,7 +12,8 @@ from models.domain.principal import Principal
 from models.domain.work_item import WorkItemStatus
 from models.repositories import actions as rows
 from models.repositories import tenants as tenant_rows
-from models.services import audit, lifecycle
+from models.repositories import work_items as item_rows
+from models.services import audit, lifecycle, waiting
 from models.services.outbox import OutboxKind, enqueue
 from models.tables.actions import ActionRow
 from models.tables.work import ApprovalRow, WorkItemRow
@@ -83,10 +84,16 @@ async def waits(session: AsyncSession, principal: Principal, item: WorkItemRow, 
 
 
 async def go_on(session: AsyncSession, principal: Principal, item: WorkItemRow) -> None:
-    """Back to `running`, once none of a locked item's actions waits for people any more."""
+    """Back to `running`, once none of a locked item's actions waits for people any more.
+
+    A run that was suspended meanwhile goes on in another attempt: the item is `queued`.
+    """
     if item.status != WorkItemStatus.AWAITING_ACTION:
         return
-    if not await rows.pending_of_item(session, item.tenant_id, item.id):
+    if await rows.pending_of_item(session, item.tenant_id, item.id):
+        return
+    run = await item_rows.lock_open_run(session, item.id)
+    if run is None or not await waiting.go_on(session, principal, item, run):
         await lifecycle.move(session, principal, item, WorkItemStatus.RUNNING, summary="The agent has its answers")
 
 

@@ -12,6 +12,7 @@ from models.domain.errors import Conflict, Forbidden, InvalidInput, NotFound
 from models.domain.money import format_usd
 from models.domain.principal import Principal, Role
 from models.domain.risk import RiskLevel
+from models.domain.run import RunStatus
 from models.domain.views import AuditView, WorkItemSummary
 from models.domain.work_item import WorkItemStatus
 from models.repositories import assistants as assistant_rows
@@ -20,6 +21,7 @@ from models.repositories import paging
 from models.repositories import tenants as tenant_rows
 from models.repositories import work_items as rows
 from models.repositories.work_items import Filter
+from models.rules.waiting import Waiting
 from models.services import audit, lifecycle, tenants
 from models.services.halts import active_halt
 from models.services.new_work_items import LimitsAsked, NewWorkItem, create_work_item, dry_run, request_digest
@@ -204,6 +206,7 @@ async def view(session: AsyncSession, work_item_id: UUID) -> WorkItemSummary:
         restartable=assistant.restartable,
         run_id=run.id if run else None,
         attempt=run.attempt if run else 0,
+        suspended=run is not None and run.status == RunStatus.QUEUED and run.waiting == Waiting.SUSPENDED,
         reason=item.reason,
     )
 

@@ -198,6 +198,23 @@ async def test_a_halt_takes_a_waiting_run_out_of_the_queue(real: WorkflowEnviron
     assert (world.asked["place"], world.claims) == (1, 1)
 
 
+@pytest.mark.parametrize("cancel", [False, True])
+async def test_a_suspended_run_rests_until_people_have_decided(real: WorkflowEnvironment, cancel: bool) -> None:
+    world = World(follow_answers=[act.FollowState.SUSPENDED])
+    async with workers(real.client, world) as gateway:
+        await gateway.start_work_item(world.tenant_id, world.work_item_id)
+        await world.saw("follow 1").wait()
+        await until_timer(real, world)
+        assert (world.asked["mint"], world.asked["end_lost"]) == (1, 0), "it rests"
+        if cancel:
+            world.cancel_requested = True
+        else:
+            world.go_on()
+        await gateway.signal_work_item(world.tenant_id, world.work_item_id)
+        assert await ended(real, world) is (S.CANCELLED if cancel else S.SUCCEEDED)
+    assert world.attempt == (1 if cancel else 2)
+
+
 @pytest.mark.parametrize("lost", [act.FollowState.GONE, act.FollowState.NOT_STARTED])
 @pytest.mark.parametrize("restartable", [True, False])
 async def test_a_lost_run_is_a_new_attempt_or_failed(

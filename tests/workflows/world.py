@@ -44,6 +44,7 @@ class World:
     attempt: int = 0
     claimed: bool = False
     claims: int = 0
+    suspended: bool = False
     warrant: int = 0
     """The attempt that a live warrant lets run; 0: there is none."""
     outcome: str = ""
@@ -94,6 +95,7 @@ class World:
             restartable=self.restartable,
             run_id=self.run_id if self.attempt else None,
             attempt=self.attempt,
+            suspended=self.suspended,
             reason=self.reason,
         )
 
@@ -102,6 +104,10 @@ class World:
             self.status, self.reason, self.terminal = status, reason, self.terminal + 1
             if self.approval is ApprovalStatus.PENDING:
                 self.approval = ApprovalStatus.CANCELLED
+
+    def go_on(self) -> None:
+        """People have decided about the action for which the run was suspended."""
+        self.suspended, self.status = False, S.QUEUED
 
     def ask_cancel(self) -> None:
         self.cancel_requested = True
@@ -284,6 +290,8 @@ def _run(world: World) -> list[Callable[..., Any]]:  # noqa: C901 - one small fu
         answer = world.follow_answers.pop(0) if world.follow_answers else act.FollowState.ENDED
         if isinstance(answer, Exception):
             raise answer
+        if answer is act.FollowState.SUSPENDED:
+            world.claimed, world.suspended, world.status = False, True, S.AWAITING_ACTION
         if answer is act.FollowState.ENDED:
             while world.run_holds and not world.run_ends.is_set():
                 activity.heartbeat()
