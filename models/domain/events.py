@@ -24,7 +24,11 @@ class EventKind(StrEnum):
     RESOURCE = "resource"
     """What the sandbox has used so far."""
     RUN = "run"
+    """An attempt started, ended, was lost or is to be ended."""
     FILE = "file"
+    """The agent left one."""
+    STATUS = "status"
+    """The item itself went on."""
 
 
 class ItemEvent(BaseModel):
@@ -43,3 +47,13 @@ class ItemEvent(BaseModel):
     data: dict[str, Any]
     source: str | None = None
     at: datetime | None = None
+
+
+AUDITED = {
+    "action": EventKind.ACTION,
+    "approval": EventKind.APPROVAL,
+    "effect": EventKind.ACTION,
+    "run": EventKind.RUN,
+    "work_item": EventKind.STATUS,
+}
+"""First words of the kinds of audit events that stand in their item's live timeline too, and as what."""

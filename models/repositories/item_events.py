@@ -8,7 +8,6 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.tables.events import ItemEventRow
-from models.tables.work import WorkItemRow
 
 
 async def after(session: AsyncSession, work_item_id: UUID, seq: int, limit: int) -> list[ItemEventRow]:
@@ -20,12 +19,3 @@ async def after(session: AsyncSession, work_item_id: UUID, seq: int, limit: int)
         .limit(limit)
     )
     return list((await session.exec(statement)).all())
-
-
-async def environment(session: AsyncSession, tenant_id: UUID, work_item_id: UUID) -> dict[str, str]:
-    """What the item's run is given as its environment."""
-    statement = select(col(WorkItemRow.spec)["env"]).where(
-        col(WorkItemRow.tenant_id) == tenant_id, col(WorkItemRow.id) == work_item_id
-    )
-    found = (await session.exec(statement)).one_or_none()
-    return dict(found) if found else {}

@@ -7,8 +7,10 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.domain.events import AUDITED, ItemEvent
 from models.domain.principal import Principal
 from models.storage.audit_chain import AuditEvent, append_audit
+from models.storage.event_order import append_event
 
 
 def record(
@@ -23,6 +25,8 @@ def record(
     tenant_id: UUID | None = None,
 ) -> None:
     """Append one event to the tenant's trail; sealed into the chain when the transaction commits.
+
+    What is audited of a work item, its runs, approvals and actions is told to the item's live timeline too.
 
     Args:
         session: The transaction in which it happened.
@@ -48,3 +52,8 @@ def record(
             data=data or {},
         ),
     )
+    told_as = AUDITED.get(kind.partition(".")[0])
+    if work_item_id is not None and told_as is not None and tenant_id in (None, session.info["tenant_id"]):
+        told = {"what": kind.partition(".")[2], "about": subject, "summary": summary, "details": data or {}}
+        told["by"] = principal.display_name or principal.subject or str(principal.id)
+        append_event(session, ItemEvent(work_item_id=work_item_id, kind=told_as, data=told))

@@ -1,21 +1,20 @@
 """Telling a work item's live timeline what happens, in the transaction in which it happens.
 
-Events are for watching; what must be proven is audited. They are written when the transaction commits, just before its
-audit events (`models/storage/event_order.py`), so one may be told of at any point of it.
+Events are for watching; what must be proven is audited. What is audited of an item, its runs, approvals and actions
+stands in the timeline by that (`models/services/audit.py`); the rest is told here. Events are written when the
+transaction commits, just before its audit events (`models/storage/event_order.py`), so one may be told of at any point.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.domain.events import EventKind, ItemEvent
-from models.repositories import item_events as rows
-from models.services import event_data
 from models.storage.cache import Cache
 from models.storage.event_order import append_event
 
@@ -54,17 +53,7 @@ async def add_many(session: AsyncSession, tenant_id: UUID, events: Iterable[Item
     if session.info.get("tenant_id") != tenant_id:
         raise RuntimeError("an event is told in a session of its own tenant")
     for event in events:
-        hiding = await redactor_of(session, tenant_id, event.work_item_id)
-        append_event(session, event.model_copy(update={"data": event_data.shown(event.data, hiding)}))
-
-
-async def redactor_of(session: AsyncSession, tenant_id: UUID, work_item_id: UUID) -> event_data.Redactor:
-    """What hides the values that the item's run was given as secrets; looked up once a transaction."""
-    known = cast("dict[UUID, event_data.Redactor]", session.info.setdefault("event_redactors", {}))
-    if work_item_id not in known:
-        env = await rows.environment(session, tenant_id, work_item_id)
-        known[work_item_id] = event_data.redactor(event_data.secrets_in(env))
-    return known[work_item_id]
+        append_event(session, event)
 
 
 async def ring(cache: Cache | None, tenant_id: UUID, work_item_id: UUID) -> None:

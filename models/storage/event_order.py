@@ -3,6 +3,7 @@
 INVARIANT: the head's row lock is held from the giving of a seq to the commit, so seqs become visible in their order,
 and a reader that asks for what comes after the last one it saw misses nothing. Heads are locked in sorted order, after
 every other row and before the audit head, so a caller may tell of an event at any point of its transaction.
+INVARIANT: nothing comes into the timeline without the redactor of what its item's run was given.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.domain.events import ItemEvent
+from models.rules import event_data
 
 _TAKE = text(
     "insert into item_event_heads (tenant_id, work_item_id, seq) values (:tenant, :item, :count)"
     " on conflict (tenant_id, work_item_id) do update set seq = item_event_heads.seq + :count returning seq"
 )
+_ENVIRONMENT = text("select spec -> 'env' from work_items where tenant_id = :tenant and id = :item")
 _GIVE_BACK = text("update item_event_heads set seq = :seq where tenant_id = :tenant and work_item_id = :item")
 _TOLD = text(
     "select source from item_events where tenant_id = :tenant and work_item_id = :item and source = any(:sources)"
@@ -63,6 +66,8 @@ def _once(events: Sequence[ItemEvent]) -> list[ItemEvent]:
 
 async def _write(connection: AsyncConnection, tenant_id: UUID, item: UUID, events: list[ItemEvent]) -> None:
     keys: dict[str, Any] = {"tenant": tenant_id, "item": item}
+    environment = cast("dict[str, str] | None", (await connection.execute(_ENVIRONMENT, keys)).scalar())
+    hiding = event_data.redactor(event_data.secrets_in(environment or {}))
     seq: int = (await connection.execute(_TAKE, {**keys, "count": len(events)})).scalar_one() - len(events)
     sources = [event.source for event in events if event.source is not None]
     if sources:
@@ -79,7 +84,7 @@ async def _write(connection: AsyncConnection, tenant_id: UUID, item: UUID, event
             "at": event.at,
             "kind": event.kind.value,
             "source": event.source,
-            "data": json.dumps(event.data, ensure_ascii=False, allow_nan=False),
+            "data": json.dumps(event_data.shown(event.data, hiding), ensure_ascii=False, allow_nan=False),
         }
         for place, event in enumerate(events, 1)
     ]

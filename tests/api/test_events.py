@@ -26,6 +26,9 @@ from tests.fixtures.companies import Company
 from tests.fixtures.postgres import TestDatabase, free_port
 from tests.fixtures.work import Work
 
+CREATED = 1
+"""That the item was created is audited, and so the first event of its timeline."""
+
 
 class Item:
     """An item whose timeline the test tells itself."""
@@ -62,9 +65,9 @@ async def without_redis(deps: Deps, issuer: TestIssuer) -> AsyncIterator[Client]
 
 
 @asynccontextmanager
-async def stream(api: Client, item: Item, who: Principal, after: str = "") -> AsyncGenerator[Any]:
+async def stream(api: Client, item: Item, who: Principal, after: str = str(CREATED)) -> AsyncGenerator[Any]:
     headers = {"Authorization": f"Bearer {api.issuer.token(who)}", "Accept": "text/event-stream"}
-    headers |= {"Last-Event-ID": after} if after else {}
+    headers |= {"Last-Event-ID": after}
     async with api.session.get(api.url + item.path, headers=headers) as response:
         assert response.status == 200, await response.text()
         assert response.headers["Content-Type"].startswith("text/event-stream")
@@ -93,10 +96,11 @@ def _words(found: list[tuple[str, str, Any]]) -> list[str]:
 
 async def test_pages_in_order(api: Client, acme: Company, item: Item) -> None:
     await item.tell("one", "two", "three")
-    first = (await api.get(f"{item.path}?limit=2", acme.requester)).ok()
+    assert (await api.get(f"{item.path}?limit=1", acme.requester)).ok()["items"][0]["data"]["what"] == "created"
+    first = (await api.get(f"{item.path}?limit=2&after={CREATED}", acme.requester)).ok()
     assert [(event["seq"], event["kind"], event["data"]) for event in first["items"]] == [
-        (1, "progress", {"text": "one"}),
-        (2, "progress", {"text": "two"}),
+        (2, "progress", {"text": "one"}),
+        (3, "progress", {"text": "two"}),
     ]
     rest = (await api.get(f"{item.path}?limit=2&after={first['next_after']}", acme.requester)).ok()
     assert [event["data"]["text"] for event in rest["items"]] == ["three"]
@@ -109,7 +113,7 @@ async def test_all_of_it_then_the_end(api: Client, acme: Company, item: Item) ->
     async with stream(api, item, acme.requester) as content:
         found = await _read(content)
     assert _words(found) == ["one", "two"]
-    assert [event_id for _, event_id, _ in found] == ["1", "2", ""]
+    assert [event_id for _, event_id, _ in found] == ["2", "3", ""]
     assert found[-1] == ("end", "", {"status": "succeeded", "outcome": "succeeded"})
 
 
@@ -117,7 +121,7 @@ async def test_resumed_after_any_seq(api: Client, acme: Company, item: Item) -> 
     await item.tell(*map(str, range(1, 8)))
     item.ends()
     for seq in range(8):
-        async with stream(api, item, acme.requester, after=str(seq)) as content:
+        async with stream(api, item, acme.requester, after=str(CREATED + seq)) as content:
             assert _words(await _read(content)) == [str(n) for n in range(seq + 1, 8)]
 
 
@@ -144,7 +148,7 @@ async def _many_tell_while_it_is_read(api: Client, acme: Company, item: Item) ->
         await writing
         item.ends()
         assert [name for name, _, _ in await _read(content)] == ["end"]
-    assert [int(event_id) for _, event_id, _ in first + rest] == list(range(1, 21))
+    assert [int(event_id) for _, event_id, _ in first + rest] == list(range(2, 22))
     assert sorted(_words(first + rest)) == sorted(f"{n}{half}" for n in range(10) for half in "ab")
 
 
