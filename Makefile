@@ -11,7 +11,7 @@ STACK := $(VENV)/python -m workers.stack
 export PATH := $(CURDIR)/$(VENV):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv setup up down reset status demo test test-keycloak check format bench bench-sandbox bench-lifecycle chaos lock compose-secrets
+.PHONY: help venv setup up down reset status demo test test-keycloak check format bench bench-sandbox bench-lifecycle chaos escape lock compose-secrets
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -72,6 +72,10 @@ bench-lifecycle: venv ## whole work items a second, beside a bare Temporal workf
 chaos: venv ## kill -9 of every process in every state, ROUNDS times, recounted from the database
 	@$(STACK) prepare
 	@$(VENV)/python -m tests.chaos --rounds $(ROUNDS)
+
+escape: venv ## every attempt to get out of the sandbox or to do harm, each beside its control with the defence off
+	@$(STACK) prepare
+	@AWGP_CACHE="$${AWGP_CACHE:-$$($(STACK) cache)}" $(VENV)/python -m tests.escape
 
 compose-secrets: venv ## what docker-compose.yml mounts as secrets, and .env; once, mode 0600
 	@$(VENV)/python deploy/make_secrets.py

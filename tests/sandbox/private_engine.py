@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from workers.stack.docker_engine import RUNSC_ARGUMENTS, RUNTIME
 
@@ -47,12 +48,15 @@ class PrivateEngine:
         self.socket = self.folder / "docker.sock"
         self.host = f"unix://{self.socket}"
         self.containerd = self.folder / "exec" / "containerd" / "containerd.sock"
+        self.command_prefix: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
         self._write_config()
 
+    def runtimes(self) -> dict[str, Any]:
+        return {RUNTIME: {"path": runsc(), "runtimeArgs": list(RUNSC_ARGUMENTS)}}
+
     def _write_config(self) -> None:
-        runtime = {"path": runsc(), "runtimeArgs": list(RUNSC_ARGUMENTS)}
-        config = {"live-restore": True, "runtimes": {RUNTIME: runtime}}
+        config = {"live-restore": True, "runtimes": self.runtimes()}
         (self.folder / "daemon.json").write_text(json.dumps(config))
 
     def start(self) -> None:
@@ -60,7 +64,8 @@ class PrivateEngine:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    "dockerd", "--data-root", self.folder / "data", "--exec-root", self.folder / "exec",
+                    *self.command_prefix, "dockerd",
+                    "--data-root", self.folder / "data", "--exec-root", self.folder / "exec",
                     "-H", self.host, "--pidfile", self.folder / "docker.pid",
                     "--config-file", self.folder / "daemon.json",
                     "--bridge=none", "--iptables=false", "--ip6tables=false",
@@ -83,6 +88,20 @@ class PrivateEngine:
         self._process.kill()
         self._process.wait()
         self._await_containerd_death()
+
+    def crash_containerd(self) -> None:
+        """Kill -9 of it alone; dockerd starts another."""
+        os.kill(int((self.folder / "exec" / "containerd" / "containerd.pid").read_text()), signal.SIGKILL)
+
+    def sandboxes(self) -> list[int]:
+        """Processes of gVisor under this engine, also those that it has forgotten."""
+        root = b"--root=" + os.fsencode(self.folder / "exec") + b"/"
+        found: list[int] = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if any(word.startswith(root) for word in path.read_bytes().split(b"\0")):
+                    found.append(int(path.parent.name))
+        return found
 
     def _await_containerd_death(self) -> None:
         """It dies with dockerd. Left a zombie, it looks alive to the next dockerd, which then waits in vain."""
