@@ -19,6 +19,7 @@ from api.routes import (
     assistants,
     audit,
     budgets,
+    connectors,
     events,
     files,
     halts,
@@ -35,7 +36,7 @@ from models.services.noise import NoiseMeter
 
 ROUTERS = (
     health.router, people.router, assistants.router, files.router, work_items.router, logs.router, events.router,
-    approvals.router, policies.router, budgets.router, halts.router, audit.router, runtimes.router,
+    approvals.router, policies.router, connectors.router, budgets.router, halts.router, audit.router, runtimes.router,
     prices.router,
 )  # fmt: skip
 DESCRIPTION = """The control plane's public API.

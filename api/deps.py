@@ -12,10 +12,12 @@ import structlog
 from fastapi import Depends, Request
 
 from api.tokens import TokenVerifier
+from models.domain.errors import DependencyAway
 from models.settings import Settings
 from models.storage.blobs import BlobStore
 from models.storage.cache import Cache
 from models.storage.db import Database
+from models.storage.vault import Vault
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +59,7 @@ class Deps:
     """The API's dependencies.
 
     Attributes:
+        vault: Seals what a company entrusts to its connectors; None where this process holds no key.
         close: Ends what this process opened, in order.
     """
 
@@ -67,7 +70,18 @@ class Deps:
     tokens: TokenVerifier
     fast_path: FastPath
     probes: tuple[Probe, ...] = ()
+    vault: Vault | None = None
     close: tuple[Callable[[], Awaitable[object]], ...] = field(default=())
+
+    def sealing(self) -> Vault:
+        """What seals secrets.
+
+        Raises:
+            DependencyAway: The setting `secret_store_key` is missing here.
+        """
+        if self.vault is None:
+            raise DependencyAway("this installation has no key for its secret store (setting AWGP_SECRET_STORE_KEY)")
+        return self.vault
 
 
 def _deps(request: Request) -> Deps:

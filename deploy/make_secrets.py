@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 from models.services.warrant_keys import EdDsaSigner
+from models.storage.vault import Vault
 
 ROOT = Path(__file__).resolve().parent
 FOLDER = ROOT / "secrets"
@@ -109,6 +110,7 @@ def main() -> None:
     write_database_urls()
     write_redis()
     write_warrant_keys()
+    write("awgp_secret_store_key", Vault.new_key())
     write_certificate()
     write("keycloak_password", secrets.token_urlsafe(24))
     write("n8n_key", secrets.token_urlsafe(32))

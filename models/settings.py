@@ -68,6 +68,12 @@ class Settings(BaseSettings):
         default=None, description="Ed25519 private key (PEM); the control worker's alone."
     )
     warrant_public_jwks: str = Field(default="", description="JWK set (JSON) of the keys that verify warrants.")
+    secret_store_key: SecretStr | None = Field(
+        default=None, description="Fernet keys of the secret store, separated by white space; the first one seals."
+    )
+    allow_private_connectors: bool = Field(
+        default=False, description="Connectors whose admin says so may reach private addresses, and speak plain HTTP."
+    )
     broker_host: str = Field(default="127.0.0.1", description="Address that the broker listens on for runtimes.")
     broker_port: int = Field(default=4100, description="Port that the broker listens on.")
     broker_id: str = Field(default="", description="Name of this broker; empty: host name and process id.")

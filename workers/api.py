@@ -15,6 +15,7 @@ from models.settings import Settings
 from models.storage.blobs import BlobStore
 from models.storage.cache import Cache
 from models.storage.db import Database
+from models.storage.vault import Vault
 from workers.process import set_up_logging
 from workflows.client import WorkflowGateway, connect
 
@@ -79,6 +80,7 @@ def build(settings: Settings) -> Deps:
     keys = SigningKeys(fetch_keys_from(settings.jwks_url))
     if not settings.oidc_issuer:
         raise SystemExit("setting AWGP_OIDC_ISSUER is missing: whose tokens are good here?")
+    sealing = settings.secret_store_key
     return Deps(
         settings=settings,
         db=db,
@@ -87,6 +89,7 @@ def build(settings: Settings) -> Deps:
         tokens=TokenVerifier(keys, issuer=settings.oidc_issuer, audience=settings.oidc_audience),
         fast_path=fast_path,
         probes=probes(settings, db, cache, blobs, fast_path),
+        vault=Vault(sealing.get_secret_value()) if sealing is not None else None,
         close=(fast_path.close, cache.close, db.close),
     )
 

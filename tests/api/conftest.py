@@ -24,6 +24,7 @@ from models.settings import Settings
 from models.storage.blobs import BlobStore
 from models.storage.cache import Cache
 from models.storage.db import Database
+from models.storage.vault import Vault
 from tests.api.issuer import AUDIENCE, TestIssuer
 from tests.fixtures.companies import ISSUER
 from tests.fixtures.postgres import TestDatabase, free_port
@@ -156,6 +157,7 @@ async def deps(
         tokens=TokenVerifier(SigningKeys(issuer.fetch), issuer=ISSUER, audience=AUDIENCE),
         fast_path=fast_path,
         probes=(Probe("postgres", hard=True, check=postgres),),
+        vault=Vault(Vault.new_key()),
     )
     await cache.close()
 

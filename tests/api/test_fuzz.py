@@ -25,6 +25,7 @@ from models.settings import Settings
 from models.storage.blobs import BlobStore
 from models.storage.cache import Cache
 from models.storage.db import Database
+from models.storage.vault import Vault
 from tests.api.conftest import RecordingFastPath
 from tests.api.issuer import AUDIENCE, TestIssuer
 from tests.fixtures.companies import ISSUER
@@ -56,6 +57,7 @@ def served(database: TestDatabase, valkey: ValkeyServer, tmp_path_factory: Any, 
             tokens=TokenVerifier(SigningKeys(issuer.fetch), issuer=ISSUER, audience=AUDIENCE),
             fast_path=RecordingFastPath(),
             probes=(Probe("postgres", hard=True, check=_nothing),),
+            vault=Vault(Vault.new_key()),
             close=(cache.close, db.close),
         )
         server = uvicorn.Server(

@@ -32,6 +32,9 @@ async def theirs(api: Client, acme: Company, work: Work) -> Theirs:
     uploaded = (await api.call("POST", "/v1/files", acme.requester, data=b"secret")).ok(201)
     body = {"assistant": "reconciler", "title": "Theirs", **LEVELS["L1"], "inputs": [{"path": "a.txt", **uploaded}]}
     item = (await api.post("/v1/work-items", acme.requester, body, headers={"Idempotency-Key": "x"})).ok(201)
+    (await api.call("PUT", "/v1/secrets/their-key", acme.admin, json={"value": "a long secret"})).ok()
+    hooks = {"name": "theirs", "kind": "http", "config": {"hosts": ["hooks.example.com"]}}
+    (await api.post("/v1/connectors", acme.admin, hooks)).ok(201)
     return Theirs(
         item=item["id"],
         approval=str(approval.id),
@@ -70,6 +73,9 @@ def _requests(theirs: Theirs) -> dict[tuple[str, str], tuple[str, str, Any]]:
             f"/v1/approvals/{theirs.approval}/decision",
             {"verdict": "approve", "reason": "why not", "tenant_id": theirs.tenant},
         ),
+        ("DELETE", "/v1/secrets/{name}"): ("DELETE", "/v1/secrets/their-key", None),
+        ("GET", "/v1/connectors/{name}"): ("GET", "/v1/connectors/theirs", None),
+        ("PUT", "/v1/connectors/{name}"): ("PUT", "/v1/connectors/theirs", {"version": 1, "config": {}}),
         ("PUT", "/v1/budgets"): ("PUT", "/v1/budgets", budget),
         ("POST", "/v1/halts"): ("POST", "/v1/halts", halt),
         ("POST", "/v1/halts/lift"): ("POST", "/v1/halts/lift", assistant_halt),
@@ -86,6 +92,7 @@ OWN = {
     ("POST", "/v1/work-items/dry-run"), ("GET", "/v1/work-items"), ("GET", "/v1/approvals"),
     ("POST", "/v1/policies/validate"), ("POST", "/v1/policies"), ("GET", "/v1/policies"),
     ("GET", "/v1/policies/current"), ("GET", "/v1/policies/{version}"), ("GET", "/v1/budgets"), ("GET", "/v1/halts"),
+    ("PUT", "/v1/secrets/{name}"), ("GET", "/v1/secrets"), ("POST", "/v1/connectors"), ("GET", "/v1/connectors"),
     ("GET", "/v1/runtimes"), ("POST", "/v1/runtimes/enrolment-tokens"), ("GET", "/v1/prices"),
     ("GET", "/v1/prices/{model:path}"),
 }  # fmt: skip

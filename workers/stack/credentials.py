@@ -11,13 +11,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from models.services.warrant_keys import EdDsaSigner
+from models.storage.vault import Vault
 from workers.stack.paths import Paths
 from workers.stack.ports import Ports
 
 # What each process may hold (docs: the table of processes). INVARIANT: the warrant key is the control worker's alone.
 HOLDS: dict[str, tuple[str, ...]] = {
-    "api": ("database_app_url", "redis_url", "redis_tenant_key"),
-    "control": ("database_app_url", "database_system_url", "redis_url", "redis_tenant_key", "warrant_private_key"),
+    "api": ("database_app_url", "redis_url", "redis_tenant_key", "secret_store_key"),
+    "control": (
+        "database_app_url",
+        "database_system_url",
+        "redis_url",
+        "redis_tenant_key",
+        "warrant_private_key",
+        "secret_store_key",
+    ),
     "broker": ("database_app_url", "redis_url", "redis_tenant_key"),
     "relay": ("database_app_url", "database_system_url", "redis_url", "redis_tenant_key"),
     "dev_issuer": ("dev_issuer_key", "dev_issuer_password"),
@@ -39,6 +47,7 @@ class Credentials:
     dev_issuer_key: str
     dev_issuer_password: str
     warrant_private_key: str
+    secret_store_key: str
 
     @classmethod
     def load_or_make(cls, paths: Paths) -> Credentials:
@@ -65,6 +74,7 @@ class Credentials:
             "dev_issuer_key": self.dev_issuer_key,
             "dev_issuer_password": self.dev_issuer_password,
             "warrant_private_key": self.warrant_private_key,
+            "secret_store_key": self.secret_store_key,
         }
 
     def hand_out(self, paths: Paths, ports: Ports) -> None:
@@ -122,4 +132,5 @@ _MAKERS: dict[str, Callable[[], str]] = {
     "dev_issuer_key": _ed25519,
     "dev_issuer_password": _password,
     "warrant_private_key": _ed25519,
+    "secret_store_key": Vault.new_key,
 }

@@ -58,6 +58,6 @@ def test_without_a_key_nothing_that_may_have_been_done_is_done_again_unasked(mad
 
 
 @given(st.integers(0, 40), st.booleans())
-def test_tries_are_bounded(number: int, keyed: bool) -> None:  # noqa: FBT001
+def test_tries_are_bounded(number: int, keyed: bool) -> None:
     allowed = next_step(tries(*[NOT_SENT] * number), NOBODY, repeatable=keyed) is Next.PERFORM
     assert allowed == (number < MOST_TRIES)
