@@ -26,13 +26,15 @@ class ArtifactIntake:
 
     Attributes:
         kept: By path, durable.
+        recorded: How often something was kept, also under the same path.
         skipped: What was refused or could not be an artifact, with the reason.
     """
 
     def __init__(self, folder: Path, record: Path, limit: int) -> None:
-        self._folder = folder
+        self.folder = folder
+        self.limit = limit
+        self.recorded = 0
         self._record = record
-        self._limit = limit
         self.kept: dict[str, Artifact] = {}
         self.skipped: dict[str, str] = {}
         self._load()
@@ -45,6 +47,7 @@ class ArtifactIntake:
         for line in whole.splitlines():
             artifact = Artifact.model_validate_json(line)
             self.kept[artifact.path] = artifact
+            self.recorded += 1
         if cut_off:
             self._record.write_text(whole + "\n" if whole else "")
 
@@ -56,7 +59,7 @@ class ArtifactIntake:
     def begin(self, begin: ArtifactBegin) -> None:
         """A file follows; whether it is wanted or not, its bytes will come."""
         self.abandon()
-        self._open = _Incoming(begin, self._folder / "incoming.part", self._refusal(begin))
+        self._open = _Incoming(begin, self.folder / "incoming.part", self._refusal(begin))
 
     def _refusal(self, begin: ArtifactBegin) -> str | None:
         if begin.path in self.kept:
@@ -67,9 +70,13 @@ class ArtifactIntake:
             return "its path does not stay inside the output folder"
         if len(self.kept) >= MAX_ARTIFACTS:
             return f"more than {MAX_ARTIFACTS} artifacts"
-        if sum(artifact.size for artifact in self.kept.values()) + begin.size > self._limit:
-            return f"over the limit of {self._limit} bytes for all artifacts"
+        if begin.size > self.room(begin.path):
+            return f"over the limit of {self.limit} bytes for all artifacts"
         return None
+
+    def room(self, path: str) -> int:
+        """Bytes that a file at this path may have."""
+        return self.limit - sum(artifact.size for artifact in self.kept.values() if artifact.path != path)
 
     def data(self, payload: bytes) -> None:
         """Bytes of the open file."""
@@ -89,17 +96,22 @@ class ArtifactIntake:
             return end.path
         if digest != end.sha256 or incoming.size > incoming.promised:
             raise GuestProtocolError("an artifact that is not what its end says")
-        self._keep(Artifact(path=end.path, sha256=digest, size=incoming.size), incoming.part)
+        self.keep(Artifact(path=end.path, sha256=digest, size=incoming.size), incoming.part)
         return end.path
 
-    def _keep(self, artifact: Artifact, part: Path) -> None:
-        part.replace(self._folder / artifact.sha256)
-        sync_folder(self._folder)
+    def keep(self, artifact: Artifact, part: Path) -> None:
+        """Keeps a whole file durably; it replaces what was kept under the same path."""
+        part.replace(self.folder / artifact.sha256)
+        sync_folder(self.folder)
         with self._record.open("a") as file:
             file.write(artifact.model_dump_json() + "\n")
             file.flush()
             os.fsync(file.fileno())
+        replaced = self.kept.get(artifact.path)
         self.kept[artifact.path] = artifact
+        self.recorded += 1
+        if replaced is not None and all(kept.sha256 != replaced.sha256 for kept in self.kept.values()):
+            (self.folder / replaced.sha256).unlink(missing_ok=True)
 
     def skip(self, skipped: Skipped) -> None:
         """Remembers why an entry is no artifact."""
