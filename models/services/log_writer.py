@@ -11,6 +11,8 @@ from uuid import UUID
 import structlog
 
 from models.repositories import runs as rows
+from models.services import events
+from models.services.output_events import output_events
 from models.services.runs import is_held_by
 from models.storage.blobs import BlobStore
 from models.storage.cache import Cache, TailRecord
@@ -156,7 +158,7 @@ class LogWriter:
             content = "".join(record.model_dump_json() + "\n" for record in records).encode()
             sha256 = await self._blobs.put(content)
             end = records[-1].end
-            if not await self._commit(opened, records[0].offset, end, sha256, len(content)):
+            if not await self._commit(opened, records, sha256, len(content)):
                 opened.refused = True
             del opened.records[: len(records)]
             opened.size = sum(len(record.data_b64) for record in opened.records)
@@ -164,8 +166,8 @@ class LogWriter:
         if self.on_durable is not None:
             await self.on_durable(opened.runtime_id, opened.run, end)
 
-    async def _commit(self, opened: _Open, start: int, end: int, sha256: str, size: int) -> bool:
-        run = opened.run
+    async def _commit(self, opened: _Open, records: Sequence[LogRecord], sha256: str, size: int) -> bool:
+        run, start, end = opened.run, records[0].offset, records[-1].end
         async with self._db.tenant_session(opened.tenant_id) as session:
             row = await rows.lock(session, run.run_id)
             if row is None or not is_held_by(row, opened.runtime_id, run.attempt):
@@ -187,6 +189,8 @@ class LogWriter:
             )
             row.log_offset = end
             session.add(row)
+            await events.add_many(session, opened.tenant_id, output_events(row.work_item_id, run, records))
+        await events.ring(self._cache, opened.tenant_id, row.work_item_id)
         return True
 
 
