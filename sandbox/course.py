@@ -14,7 +14,7 @@ from sandbox.execution import Execution
 from sandbox.link.blob_client import BlobClient, BlobRefusedError
 from sandbox.link.messages import RunRef
 from sandbox.placement_store import Placement, PlacementStore, StartRecord
-from sandbox.runner import Job, Runner
+from sandbox.runner import Job, Runner, Usage
 from sandbox.spec import RunOutcome, RunResult
 from sandbox.spool import OutputSpool
 
@@ -51,6 +51,11 @@ class Course:
         self._ended_spool: OutputSpool | None = None
         self._stopped: RunOutcome | None = None
         self._fetching: asyncio.Task[None] | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """What its sandbox has used, as last sampled; of nothing before it runs."""
+        return self._execution.usage if self._execution is not None else Usage()
 
     @property
     def spool(self) -> OutputSpool:

@@ -91,6 +91,7 @@ class DockerHandle:
         return Usage(
             cpu_seconds=total / 1e9 if total else None,
             memory_peak_bytes=memory.get("max_usage") or memory.get("usage"),
+            memory_bytes=memory.get("usage"),
         )
 
     async def remove(self) -> None:

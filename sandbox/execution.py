@@ -52,6 +52,11 @@ class Execution:
         self._stop = asyncio.Event()
         self._usage = Usage()
 
+    @property
+    def usage(self) -> Usage:
+        """What the sandbox has used, as last sampled."""
+        return self._usage
+
     def stop(self, outcome: RunOutcome) -> None:
         """Ends the run with this outcome; the first reason stands."""
         if self._stopped is None:
@@ -136,6 +141,7 @@ class Execution:
         self._usage = Usage(
             cpu_seconds=max(sample.cpu_seconds or 0.0, self._usage.cpu_seconds or 0.0),
             memory_peak_bytes=max(sample.memory_peak_bytes or 0, self._usage.memory_peak_bytes or 0),
+            memory_bytes=sample.memory_bytes,
         )
 
     async def _terminate_when_told(self, handle: SandboxHandle) -> None:

@@ -27,6 +27,8 @@ class Usage:
 
     cpu_seconds: float | None = None
     memory_peak_bytes: int | None = None
+    memory_bytes: int | None = None
+    """Now, not at most."""
 
 
 @dataclass(frozen=True)

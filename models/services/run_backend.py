@@ -16,11 +16,12 @@ from models.services import audit, enrolment, leases, lifecycle, uploads
 from models.services.log_writer import LogWriter, OnDurable
 from models.services.run_ends import record_end
 from models.services.runs import is_held_by
+from models.services.usage_events import UsageEvents
 from models.storage.blobs import BlobStore
 from models.storage.cache import Cache
 from models.storage.db import Database
 from sandbox.link.backend import ConnectedRuntime, KillOrder, LinkRefusedError
-from sandbox.link.messages import EnrolResponse, KillReason, LogRecord, Placed, RunRef
+from sandbox.link.messages import EnrolResponse, KillReason, LogRecord, Placed, RunRef, Used
 from sandbox.spec import RunResult, RunSpec
 
 
@@ -37,6 +38,7 @@ class RunBackend:
         self._cache = cache
         self._allow_null_runner = allow_null_runner
         self.logs = LogWriter(db, blobs, cache)
+        self._usage = UsageEvents(db, cache)
         self._said_stale: set[tuple[UUID, RunRef]] = set()
 
     def acknowledge_by(self, on_durable: OnDurable) -> None:
@@ -121,6 +123,7 @@ class RunBackend:
     async def on_gone(self, runtime: ConnectedRuntime) -> None:
         """Its connection ended: nothing of its output stays in memory here."""
         await self.logs.let_go(runtime.runtime_id)
+        self._usage.forget(runtime.runtime_id)
         self._said_stale = {said for said in self._said_stale if said[0] != runtime.runtime_id}
 
     async def on_placed(self, runtime: ConnectedRuntime, placed: Placed) -> None:
@@ -165,6 +168,10 @@ class RunBackend:
         """Take output in; answers the offset before which all is durable."""
         return await self.logs.add(runtime.tenant_id, runtime.runtime_id, run, records)
 
+    async def on_used(self, runtime: ConnectedRuntime, used: Used) -> None:
+        """Tell the item's timeline what its sandbox has used, now and then."""
+        await self._usage.take(runtime, used)
+
     async def on_ended(self, runtime: ConnectedRuntime, run: RunRef, result: RunResult) -> None:
         """Commit result, files, audit and the workflow's wake-up in one transaction; repeatable."""
         await self.logs.finish(run)
@@ -181,6 +188,7 @@ class RunBackend:
                     self._record_stale(session, principal, runtime.runtime_id, run, "reported its end")
                 return
             kept = await _with_artifacts_that_were_brought(session, runtime.tenant_id, result)
+            await self._usage.last(session, runtime, item.id, run, kept)
             await record_end(session, principal, item, row, kept)
         await self._tell(runtime.tenant_id, run.run_id, item.id)
 

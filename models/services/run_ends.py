@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.domain.events import EventKind, ItemEvent
 from models.domain.principal import Principal
 from models.rules.waiting import Waiting
-from models.services import waiting
+from models.services import events, waiting
 from models.services.runs import end_run, give_up
 from models.tables.execution import RunRow
 from models.tables.work import WorkItemFileRow, WorkItemRow
-from sandbox.spec import RunOutcome, RunResult
+from sandbox.spec import Artifact, RunOutcome, RunResult
 
 NEVER_RAN_TO_AN_END = frozenset({RunOutcome.NOT_STARTED, RunOutcome.LEASE_LOST, RunOutcome.RUNTIME_GONE})
 
@@ -29,6 +32,8 @@ async def record_end(
     if result.outcome in NEVER_RAN_TO_AN_END:
         await give_up(session, principal, item, run, result)
         return
+    told = [_left(item.id, artifact) for artifact in result.artifacts]
+    await events.add_many(session, item.tenant_id, told)
     for artifact in result.artifacts:
         connection = await session.connection()
         await connection.execute(
@@ -44,3 +49,8 @@ async def record_end(
             .on_conflict_do_nothing()
         )
     await end_run(session, principal, item, run, result)
+
+
+def _left(work_item_id: UUID, artifact: Artifact) -> ItemEvent:
+    data = {"direction": "out", **artifact.model_dump(mode="json")}
+    return ItemEvent(work_item_id=work_item_id, kind=EventKind.FILE, data=data, source=f"file/out/{artifact.path}")

@@ -20,6 +20,7 @@ from sandbox.link.messages import (
     Placed,
     RunRef,
     RuntimeFacts,
+    Used,
 )
 from sandbox.spec import RunResult
 
@@ -91,6 +92,10 @@ class RuntimeBackend(Protocol):
 
     async def on_log(self, runtime: ConnectedRuntime, run: RunRef, records: Sequence[LogRecord]) -> int:
         """Stores the records and returns the offset before which all is durable (acked)."""
+        ...
+
+    async def on_used(self, runtime: ConnectedRuntime, used: Used) -> None:
+        """What a sandbox has used so far; only for watching, so it never raises for what it cannot write."""
         ...
 
     async def on_ended(self, runtime: ConnectedRuntime, run: RunRef, result: RunResult) -> None:

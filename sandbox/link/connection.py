@@ -22,6 +22,7 @@ from sandbox.link.messages import (
     Placed,
     RunRef,
     Started,
+    Used,
     encode,
     parse_from_runtime,
 )
@@ -48,7 +49,7 @@ class RuntimeConnection:
         self._backend = backend
         self._answers: dict[RunRef, asyncio.Future[Placed]] = {}
         # Storing may be slow; heartbeats and answers must not wait behind it.
-        self._reports: asyncio.Queue[Started | Log | Ended] = asyncio.Queue(_QUEUED_REPORTS)
+        self._reports: asyncio.Queue[Started | Log | Used | Ended] = asyncio.Queue(_QUEUED_REPORTS)
 
     def has_token(self, token: str) -> bool:
         """Compares in constant time."""
@@ -113,6 +114,10 @@ class RuntimeConnection:
                     answer.set_result(message)
             case Started() | Log() | Ended():
                 await self._reports.put(message)
+            case Used():
+                # Only for watching: it waits for nothing, and the next one says it better.
+                if not self._reports.full():
+                    self._reports.put_nowait(message)
             case _:
                 await self.close("hello was already said")
 
@@ -127,7 +132,7 @@ class RuntimeConnection:
                 await self.close("a report could not be stored")
                 return
 
-    async def _store(self, message: Started | Log | Ended, places: Places) -> None:
+    async def _store(self, message: Started | Log | Used | Ended, places: Places) -> None:
         run = _ref(message)
         match message:
             case Started():
@@ -135,11 +140,13 @@ class RuntimeConnection:
             case Log():
                 offset = await self._backend.on_log(self.runtime, run, message.records)
                 await self.send(LogAck(run_id=run.run_id, attempt=run.attempt, offset=offset))
+            case Used():
+                await self._backend.on_used(self.runtime, message)
             case Ended():
                 await self._backend.on_ended(self.runtime, run, message.result)
                 await self.send(EndedAck(run_id=run.run_id, attempt=run.attempt))
                 places.heard(self.seat, self.seat.live - {run})
 
 
-def _ref(message: Placed | Started | Log | Ended) -> RunRef:
+def _ref(message: Placed | Started | Log | Used | Ended) -> RunRef:
     return RunRef(run_id=message.run_id, attempt=message.attempt)

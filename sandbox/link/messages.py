@@ -245,6 +245,18 @@ class Log(Value):
     records: tuple[LogRecord, ...]
 
 
+class Used(Value):
+    """What the sandbox has used so far, as the engine counts it; never acknowledged, the newest counts."""
+
+    type: Literal["used"] = "used"
+    run_id: UUID
+    attempt: int = Field(ge=1)
+    at: datetime
+    cpu_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    memory_bytes: int | None = Field(default=None, ge=0)
+    memory_peak_bytes: int | None = Field(default=None, ge=0)
+
+
 class Ended(Value):
     """The result; said again until acknowledged."""
 
@@ -258,7 +270,7 @@ BrokerMessage = Annotated[
     Challenge | Welcome | Refused | Place | Renewed | Kill | Pause | Resume | Suspend | LogAck | EndedAck,
     Field(discriminator="type"),
 ]
-RuntimeMessage = Annotated[Hello | Heartbeat | Placed | Started | Log | Ended, Field(discriminator="type")]
+RuntimeMessage = Annotated[Hello | Heartbeat | Placed | Started | Log | Used | Ended, Field(discriminator="type")]
 
 _BROKER: TypeAdapter[BrokerMessage] = TypeAdapter(BrokerMessage)
 _RUNTIME: TypeAdapter[RuntimeMessage] = TypeAdapter(RuntimeMessage)

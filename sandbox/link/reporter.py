@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 import structlog
 
 from sandbox.course import Course, ref_text
 from sandbox.link.blob_client import BlobClient, BlobRefusedError
-from sandbox.link.messages import Ended, Log, Started
+from sandbox.link.messages import Ended, Log, Started, Used
+from sandbox.runner import Usage
 from sandbox.spec import Artifact, RunResult, Value
 
 log = structlog.get_logger(__name__)
@@ -24,6 +26,7 @@ Send = Callable[[Value], Awaitable[None]]
 _WINDOW = 1024 * 1024
 _FRAME_BYTES = 256 * 1024
 _SAY_AGAIN_SECONDS = 10.0
+_USAGE_SECONDS = 15.0
 
 
 async def report(course: Course, send: Send, blobs: BlobClient) -> None:
@@ -33,13 +36,38 @@ async def report(course: Course, send: Send, blobs: BlobClient) -> None:
     run_id, attempt = course.run.run_id, course.run.attempt
     if course.container_id is not None:
         await send(Started(run_id=run_id, attempt=attempt, container_id=course.container_id))
-    await _send_output(course, send)
-    while course.result is None:
-        await course.changed.wait()
+    telling = asyncio.create_task(_tell_usage(course, send))
+    try:
+        await _send_output(course, send)
+        while course.result is None:
+            await course.changed.wait()
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
     result = await _upload(course, course.result, blobs)
     while True:
         await send(Ended(run_id=run_id, attempt=attempt, result=result))
         await asyncio.sleep(_SAY_AGAIN_SECONDS)
+
+
+async def _tell_usage(course: Course, send: Send) -> None:
+    """Says what the sandbox has used, while that changes; its end says the last of it."""
+    told = Usage()
+    while True:
+        await asyncio.sleep(_USAGE_SECONDS)
+        usage = course.usage
+        if usage != told:
+            told = usage
+            await send(
+                Used(
+                    run_id=course.run.run_id,
+                    attempt=course.run.attempt,
+                    at=datetime.now(UTC),
+                    cpu_seconds=usage.cpu_seconds,
+                    memory_bytes=usage.memory_bytes,
+                    memory_peak_bytes=usage.memory_peak_bytes,
+                )
+            )
 
 
 async def _send_output(course: Course, send: Send) -> None:
