@@ -27,7 +27,7 @@ from sandbox.link.client import RuntimeLink
 from sandbox.link.enrolment import identity_of
 from sandbox.link.hub import LinkTimes, RuntimeHub
 from sandbox.link.lease import Clock, Leases, boot_clock
-from sandbox.link.messages import EnrolResponse, LogRecord, Placed, RunRef
+from sandbox.link.messages import EnrolResponse, LogRecord, Placed, RunRef, Used
 from sandbox.placement_store import PlacementStore
 from sandbox.runner import Runner
 from sandbox.spec import RunResult, RunSpec, spec_digest
@@ -52,6 +52,7 @@ class MemoryBackend:
         self.started: dict[RunRef, str] = {}
         self.output: dict[RunRef, bytearray] = {}
         self.ended: dict[RunRef, list[RunResult]] = {}
+        self.used: list[Used] = []
         self.blobs: dict[str, bytes] = {}
         self.orders: list[KillOrder] = []
         self.storing = asyncio.Event()
@@ -91,6 +92,9 @@ class MemoryBackend:
             assert record.offset <= len(kept), "a gap in the log"
             kept += record.data[len(kept) - record.offset :]
         return len(kept)
+
+    async def on_used(self, runtime: ConnectedRuntime, used: Used) -> None:
+        self.used.append(used)
 
     async def on_ended(self, runtime: ConnectedRuntime, run: RunRef, result: RunResult) -> None:
         self.ended.setdefault(run, []).append(result)

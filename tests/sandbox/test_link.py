@@ -66,6 +66,21 @@ async def test_output_artifacts_and_inputs_travel(tmp_path: Path) -> None:
         assert broker.backend.started[ref(spec)].startswith("socket-")
 
 
+async def test_what_a_sandbox_uses_is_said_while_it_runs_and_not_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.execution._SAMPLE_SECONDS", 0.01)
+    monkeypatch.setattr("sandbox.link.reporter._USAGE_SECONDS", 0.01)
+    async with link_world(SocketRunner(sleep_for_ever), tmp_path) as (broker, runtime):
+        spec = spec_for(runtime)
+        await broker.place(spec)
+        await until(lambda: broker.backend.used)
+        await broker.hub.kill(spec.run_id, 1, KillReason.CANCELLED)
+        assert await ended(broker, spec) is RunOutcome.CANCELLED
+        told = broker.backend.used
+        assert [(used.run_id, used.attempt, used.cpu_seconds) for used in told] == [(spec.run_id, 1, 0.5)]
+
+
 async def test_an_input_that_is_not_what_its_digest_says_starts_nothing(tmp_path: Path) -> None:
     runner = SocketRunner(say_and_leave)
     async with link_world(runner, tmp_path) as (broker, runtime):
