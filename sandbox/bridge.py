@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
+import time
 from collections.abc import Callable
 
 import structlog
@@ -21,12 +20,14 @@ from sandbox.guest_frames import (
     AllSent,
     ArtifactBegin,
     ArtifactEnd,
+    GuestHello,
     GuestProtocolError,
     frame,
     json_frame,
     parse_output,
     read_frame,
 )
+from sandbox.guest_listener import GuestListener
 from sandbox.run_folder import RunFolder
 from sandbox.spec import Limits
 from sandbox.spool import OutputSpool
@@ -44,6 +45,7 @@ class Bridge:
         folder: Where it listens and keeps.
         limits: Those of output and artifacts are held here.
         lease: Answers the seconds left of the run's lease.
+        listener: One at which the guest is already; None makes one.
 
     Attributes:
         exit: The guest's word on the agent's end, once it came.
@@ -51,7 +53,13 @@ class Bridge:
         over_limit: Set when the agent wrote more than it may.
     """
 
-    def __init__(self, folder: RunFolder, limits: Limits, lease: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        limits: Limits,
+        lease: Callable[[], float],
+        listener: GuestListener | None = None,
+    ) -> None:
         self._folder = folder
         self._lease = lease
         self.spool = OutputSpool(folder.state, limits.output_bytes)
@@ -61,7 +69,12 @@ class Bridge:
         self.complete = asyncio.Event()
         self.over_limit = asyncio.Event()
         self.connected = asyncio.Event()
-        self._server: asyncio.Server | None = None
+        self._listener = listener or GuestListener(self.attend)
+        self._listener.attend = self.attend
+        self._job: dict[str, object] | None = None
+        self._waits = False
+        self._silent = False
+        self._resumed = False
         self._writer: asyncio.StreamWriter | None = None
         self._sessions: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._finishing = False
@@ -71,20 +84,23 @@ class Bridge:
 
     async def start(self) -> None:
         """Listens. A socket left by an earlier process is replaced; the guest finds the new one."""
-        path = self._folder.bridge / "guest.sock"
-        path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # A Unix address has 108 bytes; through the folder's descriptor any depth will do.
-        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            listener.bind(f"/proc/self/fd/{descriptor}/guest.sock")
-        finally:
-            os.close(descriptor)
-        path.chmod(0o777)
-        listener.setblocking(False)
-        self._server = await asyncio.start_unix_server(self._attend, sock=listener)
+        await self._listener.start(self._folder.bridge)
 
-    async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def reopen(self) -> None:
+        """Listens in a new folder, for another sandbox: the guest of the one before is sent away, and never comes."""
+        self._listener.close()
+        for writer in self._sessions.values():
+            writer.write(frame(b"F"))
+            writer.close()
+        await asyncio.gather(*self._sessions, return_exceptions=True)
+        self.connected.clear()
+        await asyncio.to_thread(self._folder.renew_bridge)
+        await self.start()
+
+    async def attend(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hello: GuestHello | None = None
+    ) -> None:
+        """Serves one connection to its end; ``hello`` is given where it was read already."""
         task = asyncio.current_task()
         assert task is not None
         if self.over_limit.is_set() or self._closing.is_set():
@@ -95,7 +111,7 @@ class Bridge:
         self._writer = writer
         self._sessions[task] = writer
         try:
-            await self._session(reader, writer)
+            await self._session(reader, writer, hello)
         except (GuestProtocolError, ValidationError) as error:
             log.warning("guest_spoke_nonsense", error=str(error)[:200])
             # It will be back at once, with the same: the wait is doubled each time.
@@ -111,13 +127,20 @@ class Bridge:
                 self._writer = None
             writer.close()
 
-    async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        first = await read_frame(reader)
-        if first is None or first[0] != b"H":
-            return
+    async def _session(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hello: GuestHello | None
+    ) -> None:
+        if hello is None:
+            first = await read_frame(reader)
+            if first is None or first[0] != b"H":
+                return
+            hello = GuestHello.model_validate_json(first[1])
         offset = await self.spool.make_durable()
         self._reply(writer, json_frame(b"W", output_offset=offset, artifacts_done=self.intake.done))
         self._reply(writer, self._lease_frame())
+        self._resumed = False
+        self._waits = hello.waiting
+        self._say_job()
         self.connected.set()
         if self._finishing:
             self._reply(writer, frame(b"F"))
@@ -181,10 +204,40 @@ class Bridge:
 
     def tell_lease(self) -> None:
         """Tells the guest of a renewal; one that is not connected is told when it is."""
-        self._send(self._lease_frame())
+        if not self._silent:
+            self._send(self._lease_frame())
+
+    def give_job(self, job: dict[str, object]) -> None:
+        """Lets a guest that waits start its agent.
+
+        INVARIANT: the sandbox is recorded as started before this is called; so an agent that may have run is
+        never taken for one that has not.
+        """
+        self._job = job
+        self._say_job()
+
+    def _say_job(self) -> None:
+        """Says the job to a guest that has none yet: it may have been lost with an earlier connection."""
+        if self._waits and self._job is not None:
+            self._send(json_frame(b"J", **self._job, lease_seconds=self._lease(), written_at=time.time()))
+
+    def hold_lease(self, hold: bool) -> None:
+        """Tells nothing of renewals meanwhile: a paused guest would read them late, and count from then."""
+        self._silent = hold
+
+    def tell_resumed(self) -> None:
+        """Says what is left of the lease to a guest that goes on after a pause, now or when it connects."""
+        self._resumed = True
+        if self._send(self._lease_frame()):
+            self._resumed = False
+
+    def end_guest(self) -> None:
+        """Ends everything inside by the guest's own hand, where the engine cannot: its lease is over."""
+        self._send(json_frame(b"L", seconds=0))
 
     def _lease_frame(self) -> bytes:
-        return json_frame(b"L", seconds=self._lease())
+        resumed = {"resumed": True} if self._resumed else {}
+        return json_frame(b"L", seconds=self._lease(), **resumed)
 
     async def finish(self) -> None:
         """Lets the guest end, with the agent's exit code: everything is here and durable."""
@@ -208,8 +261,7 @@ class Bridge:
 
     async def close(self) -> None:
         """Stops listening and makes what came durable. The sandbox lives on and comes back."""
-        if self._server is not None:
-            self._server.close()
+        self._listener.close()
         self._closing.set()
         # Closed and not cancelled: a cancelled session is an error to asyncio's streams.
         for writer in self._sessions.values():

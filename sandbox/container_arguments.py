@@ -9,7 +9,7 @@ from typing import Any
 
 from docker.types import LogConfig, Mount, Ulimit
 
-from sandbox.image_command import ImageCommand
+from sandbox.image_command import ImageCommand, continuation_env
 from sandbox.run_folder import run_key
 from sandbox.runner import Job
 from sandbox.seccomp import seccomp_profile
@@ -20,6 +20,7 @@ LABEL_RUN = "awgp.run"
 LABEL_ATTEMPT = "awgp.attempt"
 LABEL_TENANT = "awgp.tenant"
 LABEL_OWNER = "awgp.owner"
+LABEL_PREPARED = "awgp.prepared"
 
 _SECURITY = ["no-new-privileges", "seccomp=" + seccomp_profile()]
 
@@ -119,7 +120,7 @@ def guest_config(job: Job, command: ImageCommand) -> dict[str, object]:
     """
     return {
         "argv": list(command.argv),
-        "env": command.env,
+        "env": command.env | continuation_env(job.continuation),
         "workdir": command.workdir,
         "uid": UID,
         "in": "/awgp/in",

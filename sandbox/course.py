@@ -11,11 +11,12 @@ from pathlib import Path
 import structlog
 
 from sandbox.execution import Execution
+from sandbox.image_command import DECISIONS_PATH, STATE_PATH
 from sandbox.link.blob_client import BlobClient, BlobRefusedError
 from sandbox.link.messages import RunRef
 from sandbox.placement_store import Placement, PlacementStore, StartRecord
 from sandbox.runner import Job, Runner, Usage
-from sandbox.spec import RunOutcome, RunResult
+from sandbox.spec import InputFile, RunOutcome, RunResult
 from sandbox.spool import OutputSpool
 
 log = structlog.get_logger(__name__)
@@ -46,10 +47,11 @@ class Course:
         self.changed = asyncio.Event()
         self._store = store
         self._runner = runner
-        self._job = Job(placement.run, placement.spec, self.folder, lease)
+        self._job = Job(placement.run, placement.spec, self.folder, lease, placement.continuation)
         self._execution: Execution | None = None
         self._ended_spool: OutputSpool | None = None
         self._stopped: RunOutcome | None = None
+        self._paused = False
         self._fetching: asyncio.Task[None] | None = None
 
     @property
@@ -81,6 +83,22 @@ class Course:
         elif self._fetching is not None:
             self._fetching.cancel()
 
+    @property
+    def paused(self) -> bool:
+        """Whether its sandbox stands still."""
+        return self._execution is not None and self._execution.pauses.now
+
+    def pause(self, paused: bool) -> None:
+        """Lets it stand still, or go on; one that has not begun yet does so when it has."""
+        self._paused = paused
+        if self._execution is not None:
+            self._execution.pauses.want(paused)
+
+    def suspend(self) -> None:
+        """Ends it ``suspended``, unless its agent has ended by itself."""
+        if self._execution is None or self._execution.bridge.exit is None:
+            self.stop(RunOutcome.SUSPENDED)
+
     def lease_renewed(self) -> None:
         """Passes a renewal on to the sandbox."""
         if self._execution is not None:
@@ -93,6 +111,7 @@ class Course:
             await self.end(failure)
             return
         self._execution = Execution(self._runner, self._job, self._on_started)
+        self._execution.pauses.want(self._paused)
         if self._stopped is not None:
             self._execution.stop(self._stopped)
         await self.end(await self._execution.run())
@@ -143,13 +162,27 @@ class Course:
 
     async def _fetch_all(self, blobs: BlobClient) -> None:
         for wanted in self.spec.inputs:
-            target = self.folder.inputs / wanted.path
-            for parent in reversed(Path(wanted.path).parents[:-1]):
-                with contextlib.suppress(FileExistsError):
-                    (self.folder.inputs / parent).mkdir()
-                (self.folder.inputs / parent).chmod(0o755)
-            await blobs.fetch(wanted, target)
-            target.chmod(0o644)
+            await self._fetch_one(blobs, wanted, wanted.path)
+        goes_on_from = self._job.continuation
+        if goes_on_from is None:
+            return
+        if goes_on_from.state is not None:
+            await self._fetch_one(blobs, goes_on_from.state, STATE_PATH)
+        target = self._target(DECISIONS_PATH)
+        target.write_text(goes_on_from.decisions)
+        target.chmod(0o644)
+
+    async def _fetch_one(self, blobs: BlobClient, wanted: InputFile, path: str) -> None:
+        target = self._target(path)
+        await blobs.fetch(wanted, target)
+        target.chmod(0o644)
+
+    def _target(self, path: str) -> Path:
+        for parent in reversed(Path(path).parents[:-1]):
+            with contextlib.suppress(FileExistsError):
+                (self.folder.inputs / parent).mkdir()
+            (self.folder.inputs / parent).chmod(0o755)
+        return self.folder.inputs / path
 
     def close(self) -> None:
         """Forgets it: the broker has all."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import structlog
 from docker.errors import APIError, ImageNotFound, NotFound
@@ -14,6 +16,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from sandbox.container_arguments import (
     LABEL_ATTEMPT,
     LABEL_OWNER,
+    LABEL_PREPARED,
     LABEL_RUN,
     Host,
     container_arguments,
@@ -24,12 +27,14 @@ from sandbox.failed_start import FailedStarts
 from sandbox.image_command import ImageCommand, resolve_command
 from sandbox.link.messages import RunRef, RuntimeFacts
 from sandbox.probe import Probe
-from sandbox.runner import Found, Job, SandboxExit, SandboxHandle, StartFailedError, Usage
+from sandbox.runner import Found, Job, SandboxExit, SandboxHandle, StartFailedError, StartUnsureError, Usage
 from sandbox.spec import RunOutcome
 
 log = structlog.get_logger(__name__)
 
 _WAIT_SECONDS = 30.0
+_CREATED = "created"
+_SERVER_ERROR = 500
 
 
 class DockerHandle:
@@ -37,8 +42,9 @@ class DockerHandle:
 
     simulated = False
 
-    def __init__(self, engine: Engine, container_id: str) -> None:
+    def __init__(self, engine: Engine, failed: FailedStarts, container_id: str) -> None:
         self._engine = engine
+        self._failed = failed
         self.container_id = container_id
 
     async def wait(self) -> SandboxExit:
@@ -52,6 +58,9 @@ class DockerHandle:
             except (*ENGINE_ERRORS, TimeoutError):
                 await asyncio.sleep(0.5)
                 continue
+            if state["Status"] == _CREATED:
+                # The engine died before it wrote down that this one runs, and lists it as never started.
+                return SandboxExit(exit_code=None, gone=True)
             if not state["Running"]:
                 return _exit_of(state)
 
@@ -75,6 +84,33 @@ class DockerHandle:
                 log.warning("kill_failed", container=self.container_id, error=explain(error))
             await asyncio.sleep(0.5)
 
+    async def pause(self) -> bool:
+        """Lets it stand still; False when it does not."""
+        await self._ask(lambda client: client.api.pause(self.container_id))
+        return await self.paused()
+
+    async def unpause(self) -> bool:
+        """Lets it go on; False when it still stands."""
+        await self._ask(lambda client: client.api.unpause(self.container_id))
+        return not await self.paused()
+
+    async def _ask(self, work: Callable[[Any], Any]) -> None:
+        """What became of it is read from the engine afterwards, whatever it answered."""
+        try:
+            await self._engine.call(work)
+        except (*ENGINE_ERRORS, TimeoutError) as error:
+            log.warning("pause_or_unpause_failed", container=self.container_id, error=explain(error))
+
+    async def paused(self) -> bool:
+        """Whether it stands still, as the engine says; waits for an engine that is away."""
+        while True:
+            try:
+                return bool((await self._inspect())["Paused"])
+            except NotFound:
+                return False
+            except (*ENGINE_ERRORS, TimeoutError):
+                await asyncio.sleep(0.5)
+
     async def usage(self) -> Usage | None:
         """Samples Docker's view of the cgroup: the guest's own view of CPU time is wrong."""
         try:
@@ -97,6 +133,9 @@ class DockerHandle:
     async def remove(self) -> None:
         """Removes it; what cannot be removed now is left to the reaper."""
         with contextlib.suppress(*ENGINE_ERRORS, TimeoutError):
+            if (await self._inspect())["Status"] == _CREATED:
+                await self._failed.clean(self.container_id)
+                return
             await self._engine.call(lambda client: client.api.remove_container(self.container_id, force=True, v=True))
 
 
@@ -114,35 +153,53 @@ class DockerRunner:
         return await self._probe.prove(self)
 
     async def start(self, job: Job) -> SandboxHandle:
-        """Starts one; raises ``StartFailedError`` and then leaves nothing behind."""
+        """Starts one, whose guest waits for its job; raises ``StartFailedError`` or ``StartUnsureError``."""
         command = await self._resolve(job)
-        config = json.dumps(guest_config(job, command))
+        config = json.dumps(guest_config(job, command) | {"wait": True, "wait_seconds": job.lease()})
         await asyncio.to_thread((job.folder.bridge / "guest.json").write_text, config)
         arguments = container_arguments(job, command, self._host)
+        container: Any = await self._try("create", lambda client: client.containers.create(**arguments))
         try:
-            container: Any = await self.engine.call(lambda client: client.containers.create(**arguments))
-        except (*ENGINE_ERRORS, TimeoutError) as error:
-            await self._remove_by_name(arguments["name"])
-            raise StartFailedError(RunOutcome.START_FAILED, "create: " + explain(error)) from error
-        try:
-            await self.engine.call(lambda _: container.start())
-        except (*ENGINE_ERRORS, TimeoutError) as error:
+            await self._try("start", lambda _: container.start())
+        except StartFailedError:
             await self._failed.clean(container.id)
-            raise StartFailedError(RunOutcome.START_FAILED, "start: " + explain(error)) from error
-        return DockerHandle(self.engine, container.id)
+            raise
+        return self.attach(container.id)
 
     async def _resolve(self, job: Job) -> ImageCommand:
-        try:
-            image = await self.engine.call(lambda client: client.api.inspect_image(job.spec.image))
-        except ImageNotFound as error:
-            raise StartFailedError(RunOutcome.IMAGE_MISSING, f"{job.spec.image} is not on this host") from error
-        except (*ENGINE_ERRORS, TimeoutError) as error:
-            raise StartFailedError(RunOutcome.START_FAILED, "image: " + explain(error)) from error
+        image = await self._try("image", lambda client: client.api.inspect_image(job.spec.image))
         return resolve_command(image, job.spec)
 
-    async def _remove_by_name(self, name: str) -> None:
-        with contextlib.suppress(*ENGINE_ERRORS, TimeoutError):
-            await self.engine.call(lambda client: client.api.remove_container(name, force=True, v=True))
+    async def _try(self, what: str, work: Callable[[Any], Any]) -> Any:
+        """One step of a start, its errors told apart: refused for good, failed for now, or no answer."""
+        try:
+            return await self.engine.call(work)
+        except ImageNotFound as error:
+            raise StartFailedError(RunOutcome.IMAGE_MISSING, f"{what}: {explain(error)}") from error
+        except APIError as error:
+            if (error.status_code or 0) >= _SERVER_ERROR:
+                raise StartUnsureError(f"{what}: {explain(error)}", away=False) from error
+            raise StartFailedError(RunOutcome.START_FAILED, f"{what}: {explain(error)}") from error
+        except (*ENGINE_ERRORS, TimeoutError) as error:
+            raise StartUnsureError(f"{what}: {explain(error)}", away=True) from error
+
+    async def clear(self, run: RunRef) -> None:
+        """Ends and removes every container of this run; also what the engine has forgotten of it."""
+        labels = [f"{LABEL_OWNER}={self._host.owner}", f"{LABEL_RUN}={run.run_id}", f"{LABEL_ATTEMPT}={run.attempt}"]
+        listed: list[dict[str, Any]] = await self._try(
+            "clear", lambda client: client.api.containers(all=True, filters={"label": labels})
+        )
+        for entry in listed:
+            await self._failed.clean(entry["Id"])
+            if not await self._is_gone(entry["Id"]):
+                raise StartUnsureError("clear: a sandbox of an earlier try is still there", away=False)
+
+    async def _is_gone(self, container_id: str) -> bool:
+        try:
+            await self._try("clear", lambda client: client.api.inspect_container(container_id))
+        except StartFailedError:
+            return True
+        return False
 
     async def find(self) -> list[Found]:
         """Returns every container with this runtime's label, ended ones too."""
@@ -151,16 +208,23 @@ class DockerRunner:
         )
         return [
             Found(
-                run=RunRef(run_id=entry["Labels"][LABEL_RUN], attempt=int(entry["Labels"][LABEL_ATTEMPT])),
+                run=_run_of(entry["Labels"]),
                 container_id=entry["Id"],
-                started=entry["State"] != "created",
+                started=entry["State"] != _CREATED,
+                prepared=entry["Labels"].get(LABEL_PREPARED),
             )
             for entry in listed
         ]
 
     def attach(self, container_id: str) -> SandboxHandle:
         """Returns the handle of a found one."""
-        return DockerHandle(self.engine, container_id)
+        return DockerHandle(self.engine, self._failed, container_id)
+
+
+def _run_of(labels: dict[str, str]) -> RunRef | None:
+    if LABEL_RUN not in labels:
+        return None
+    return RunRef(run_id=UUID(labels[LABEL_RUN]), attempt=int(labels[LABEL_ATTEMPT]))
 
 
 def _exit_of(state: dict[str, Any]) -> SandboxExit:

@@ -13,8 +13,10 @@ import structlog
 
 from sandbox.bridge import Bridge
 from sandbox.outcome import judge
+from sandbox.pauses import Pauses
 from sandbox.runner import Job, Runner, SandboxExit, SandboxHandle, StartFailedError, Usage
 from sandbox.spec import RunOutcome, RunResult
+from sandbox.starting import PatientStart
 
 log = structlog.get_logger(__name__)
 
@@ -23,9 +25,11 @@ _MEMORY_FULL = 0.97
 _SAMPLE_SECONDS = 5.0
 _DRAIN_SECONDS = 5.0
 _GRACE_SECONDS = 5.0
+_STANDING_SECONDS = 0.5
+"""How often it is looked at what should change and has not."""
 _LEASE_SLACK_SECONDS = 1.0
 """How far the guest's clock may be ahead of ours when it says that the lease is over."""
-_POLITE = (RunOutcome.CANCELLED, RunOutcome.TIMED_OUT)
+_POLITE = (RunOutcome.CANCELLED, RunOutcome.TIMED_OUT, RunOutcome.SUSPENDED)
 """These give the agent a TERM and a moment; a halt, a lost lease and a flood do not."""
 
 
@@ -48,6 +52,7 @@ class Execution:
         self._job = job
         self._on_started = on_started
         self.bridge = Bridge(job.folder, job.spec.limits, job.lease)
+        self.pauses = Pauses(job.folder.state)
         self._stopped: RunOutcome | None = None
         self._stop = asyncio.Event()
         self._usage = Usage()
@@ -74,21 +79,26 @@ class Execution:
         await self.bridge.start()
         try:
             try:
-                handle = await self._runner.start(self._job)
+                handle = await PatientStart(self._runner, self._job, self._stop, self.bridge.reopen).start()
             except StartFailedError as failure:
-                return self._never_started(failure.outcome, failure.detail)
+                return self._never_started(self._stopped or failure.outcome, failure.detail)
             started = datetime.now(UTC)
             if self._on_started is not None:
                 await self._on_started(handle.container_id, started)
+            self.bridge.give_job({})
             return await self._follow(handle, started)
         finally:
             await self.bridge.close()
 
     async def resume(self, container_id: str, started: datetime) -> RunResult:
         """Goes on with a sandbox that an earlier process started."""
+        self.bridge.give_job({})
         await self.bridge.start()
+        handle = self._runner.attach(container_id)
         try:
-            return await self._follow(self._runner.attach(container_id), started)
+            self.pauses.found(await handle.paused())
+            self.bridge.hold_lease(self.pauses.now)
+            return await self._follow(handle, started)
         finally:
             await self.bridge.close()
 
@@ -104,9 +114,13 @@ class Execution:
             asyncio.create_task(self._watch_clock(started)),
             asyncio.create_task(self._sample(handle)),
             asyncio.create_task(self._terminate_when_told(handle)),
+            asyncio.create_task(self._pause_when_told(handle)),
         ]
         try:
             end = await exit_task
+            if end.gone:
+                # It may live on where the engine does not see it.
+                self.bridge.end_guest()
             await self.bridge.drain(_DRAIN_SECONDS)
         finally:
             for task in watchers:
@@ -125,9 +139,44 @@ class Execution:
         self.stop(RunOutcome.OUTPUT_LIMIT)
 
     async def _watch_clock(self, started: datetime) -> None:
-        elapsed = (datetime.now(UTC) - started).total_seconds()
-        await asyncio.sleep(max(0.0, self._job.spec.limits.wall_seconds - elapsed))
+        while (left := self._wall_left(started)) > 0:  # noqa: ASYNC110 (time itself has no event)
+            await asyncio.sleep(max(left, _STANDING_SECONDS) if self.pauses.now else left)
         self.stop(RunOutcome.TIMED_OUT)
+
+    def _wall_left(self, started: datetime) -> float:
+        now = datetime.now(UTC)
+        used = (now - started).total_seconds() - self.pauses.seconds(now)
+        return self._job.spec.limits.wall_seconds - used
+
+    async def _pause_when_told(self, handle: SandboxHandle) -> None:
+        while True:
+            if self.pauses.wanted and not self.pauses.now:
+                await self._pause(handle)
+            elif self.pauses.now and not self.pauses.wanted:
+                await self._go_on(handle)
+            if self.pauses.wanted is self.pauses.now:
+                await self.pauses.told.wait()
+                self.pauses.told.clear()
+            else:
+                await asyncio.sleep(_STANDING_SECONDS)
+
+    async def _pause(self, handle: SandboxHandle) -> None:
+        self.bridge.hold_lease(True)
+        self.pauses.begin(datetime.now(UTC))
+        if not await handle.pause():
+            self.pauses.end(datetime.now(UTC))
+            self.bridge.hold_lease(False)
+            self.bridge.tell_lease()
+
+    async def _go_on(self, handle: SandboxHandle) -> None:
+        """INVARIANT: the own lease is looked at first; and the guest finds what is left of it when it wakes."""
+        if self._job.lease() <= 0:
+            self.stop(RunOutcome.LEASE_LOST)
+            return
+        self.bridge.tell_resumed()
+        if await handle.unpause():
+            self.pauses.end(datetime.now(UTC))
+            self.bridge.hold_lease(False)
 
     async def _sample(self, handle: SandboxHandle) -> None:
         while True:
@@ -146,7 +195,9 @@ class Execution:
 
     async def _terminate_when_told(self, handle: SandboxHandle) -> None:
         await self._stop.wait()
-        if self._stopped in _POLITE and self.bridge.signal("TERM"):
+        if self._stopped is RunOutcome.SUSPENDED and self.pauses.now and self._job.lease() > 0:
+            await self._go_on(handle)  # Else it could not save what it has.
+        if self._stopped in _POLITE and not self.pauses.now and self.bridge.signal("TERM"):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_GRACE_SECONDS):
                     await self.bridge.complete.wait()
@@ -175,17 +226,20 @@ class Execution:
         if outcome is RunOutcome.OUT_OF_MEMORY and end.oom_flag:
             usage = replace(usage, memory_peak_bytes=self._job.spec.limits.memory_bytes)
         begin, finish = end.started_at or started, end.ended_at or datetime.now(UTC)
+        paused = self.pauses.seconds(finish)
         return RunResult(
             outcome=outcome,
             exit_code=end.exit_code,
             detail=detail[:2000],
             started_at=begin,
             ended_at=finish,
-            wall_seconds=max(0.0, (finish - begin).total_seconds()),
+            wall_seconds=max(0.0, (finish - begin).total_seconds() - paused),
+            paused_seconds=paused,
             cpu_seconds=usage.cpu_seconds,
             memory_peak_bytes=usage.memory_peak_bytes,
             output_bytes=self.bridge.spool.end,
-            artifacts=tuple(self.bridge.intake.kept.values()),
+            # What a suspended agent leaves is not the work item's.
+            artifacts=() if outcome is RunOutcome.SUSPENDED else tuple(self.bridge.intake.kept.values()),
             oom_flag=end.oom_flag,
             simulated=handle.simulated,
         )

@@ -3,14 +3,18 @@
 Docker says *removed*, and containerd keeps a task, a shim, a bundle and cgroups for ever.
 
 Seen with old and new gVisor; a missing command is enough. The cure waits until containerd has settled
-and deletes the task without force, then its container.
+and deletes the task without force, then its container. An engine that was killed between start and writing it down
+leaves a task that runs: it is killed first; one whose containerd died as well leaves processes that nobody knows.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
+import signal
+from pathlib import Path
 
 import structlog
 
@@ -19,6 +23,7 @@ from sandbox.engine import ENGINE_ERRORS, Engine
 log = structlog.get_logger(__name__)
 
 _SETTLE_SECONDS = 4.0
+_DYING_SECONDS = 1.0
 _CTR_SECONDS = 20.0
 
 
@@ -49,16 +54,31 @@ class FailedStarts:
 
     async def _cure(self, container_id: str, containerd: str) -> None:
         await asyncio.sleep(_SETTLE_SECONDS)
+        if await _ctr(containerd, "task", "kill", "--signal", "SIGKILL", container_id):
+            await asyncio.sleep(_DYING_SECONDS)
         # Without -f: forced, it gives up on the shim and leaves it.
         await _ctr(containerd, "task", "delete", container_id)
         await _ctr(containerd, "container", "rm", container_id)
+        await asyncio.to_thread(_end_forgotten, container_id)
 
     async def settled(self) -> None:
         """Waits until nothing is being cleaned."""
         await asyncio.gather(*self._cures, return_exceptions=True)
 
 
-async def _ctr(containerd: str, *arguments: str) -> None:
+def _end_forgotten(container_id: str) -> None:
+    """Ends the shim and the sandbox that a killed containerd has forgotten; its id, in their words, is theirs alone."""
+    word = container_id.encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            ours = Path(os.fsdecode(words[0])).name.startswith(("containerd-shim", "runsc"))
+            if ours and any(word in each for each in words[1:]):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+
+async def _ctr(containerd: str, *arguments: str) -> bool:
+    """Whether it did what it was asked."""
     process = await asyncio.create_subprocess_exec(
         "ctr", "-a", containerd, "-n", "moby", *arguments,
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
@@ -69,3 +89,4 @@ async def _ctr(containerd: str, *arguments: str) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+    return process.returncode == 0

@@ -23,6 +23,17 @@ class GuestProtocolError(Exception):
     """What came over the socket is not the protocol; only that connection ends."""
 
 
+class GuestHello(BaseModel):
+    """First on each connection.
+
+    Attributes:
+        waiting: There is no agent yet. Nothing but the guest can have said so, and nothing has run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    waiting: bool = False
+
+
 class AgentExit(BaseModel):
     """The guest's word on how the agent ended. Docker's exit code decides, not this."""
 

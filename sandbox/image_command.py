@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.runner import StartFailedError
-from sandbox.spec import RunOutcome, RunSpec
+from sandbox.spec import Continuation, RunOutcome, RunSpec
+
+STATE_PATH = ".awgp/state"
+DECISIONS_PATH = ".awgp/decisions.json"
+"""Under the inputs: what an attempt goes on from."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,14 @@ def resolve_command(image: Mapping[str, Any], spec: RunSpec) -> ImageCommand:
     }
     workdir = config.get("WorkingDir") or "/workspace"
     return ImageCommand(argv, env, workdir, tuple(config.get("Volumes") or ()))
+
+
+def continuation_env(continuation: Continuation | None) -> dict[str, str]:
+    """Names what an attempt goes on from; empty for one that begins."""
+    if continuation is None:
+        return {}
+    saved = {"AWGP_STATE": f"/awgp/in/{STATE_PATH}"} if continuation.state is not None else {}
+    return saved | {"AWGP_DECISIONS": f"/awgp/in/{DECISIONS_PATH}"}
 
 
 def _check_digest(image: Mapping[str, Any], spec: RunSpec) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from joserfc.jwk import KeySet
 from sandbox.course import Course, ref_text
 from sandbox.link.blob_client import BlobClient
 from sandbox.link.lease import Leases
-from sandbox.link.messages import KillReason, Place, Placed, Renewed, RunRef
+from sandbox.link.messages import KillReason, Pause, Place, Placed, Renewed, Resume, RunRef, Suspend
 from sandbox.placement_store import Placement, PlacementStore, StartRecord, WarrantUsedError
 from sandbox.runner import Found, Runner
 from sandbox.spec import RunOutcome, RunResult
@@ -72,6 +73,11 @@ class RunKeeper:
         return tuple(self.courses)
 
     @property
+    def paused(self) -> tuple[RunRef, ...]:
+        """What of it stands still."""
+        return tuple(run for run, course in self.courses.items() if course.paused)
+
+    @property
     def free(self) -> int:
         """Places left."""
         return max(0, self.capacity - len(self.courses))
@@ -102,7 +108,7 @@ class RunKeeper:
         if self._leases.remaining(run) <= 0:
             self._leases.drop(run)
             return "it came after its lease was over"
-        placement = Placement(run=run, spec=place.spec, jti=claims.jti)
+        placement = Placement(run=run, spec=place.spec, jti=claims.jti, continuation=place.continuation)
         course = self._course(placement)
         self.courses[run] = course  # Before the first await: two placements never share a place.
         try:
@@ -155,6 +161,19 @@ class RunKeeper:
         if course is not None:
             course.stop(_OUTCOMES[reason])
 
+    def ask(self, message: Pause | Resume | Suspend) -> None:
+        """Lets a run stand still, go on, or leave; one that is not here is no error."""
+        course = self.courses.get(RunRef(run_id=message.run_id, attempt=message.attempt))
+        match message:
+            case _ if course is None:
+                pass
+            case Pause():
+                course.pause(True)
+            case Resume():
+                course.pause(False)
+            case Suspend():
+                course.suspend()
+
     def renewed(self, message: Renewed, seconds: float) -> None:
         """Moves the deadlines of these runs, here, on disk and in their guests."""
         moved = self._leases.renewed(message.heartbeat_id, message.runs, seconds)
@@ -193,13 +212,20 @@ class RunKeeper:
     async def resume(self) -> None:
         """Takes up what an earlier process left; the engine must be there. Called once, at start."""
         self._store.forget_old_warrants(time.time())
-        found = {item.run: item for item in await self._runner.find()}
+        found = await self._runner.find()
         for placement in self._store.placements():
             course = self._course(placement)
             self.courses[placement.run] = course
             self._leases.restore(placement.run, self._store.lease(placement.run))
-            await self._take_up(course, found.get(placement.run))
+            await self._take_up(course, self._sandbox_of(placement.run, found))
         await self.reap(found)
+
+    def _sandbox_of(self, run: RunRef, found: list[Found]) -> Found | None:
+        """By the record, since a prepared sandbox's labels name no run; before there is one, by the labels."""
+        start = self._store.start(run)
+        if start is not None:
+            return next((item for item in found if item.container_id == start.container_id), None)
+        return next((item for item in found if item.run == run), None)
 
     async def _take_up(self, course: Course, found: Found | None) -> None:
         result = self._store.result(course.run)
@@ -210,9 +236,11 @@ class RunKeeper:
                 await self._runner.attach(found.container_id).remove()
         elif found is not None and found.started:
             log.info("run_taken_up", **ref_text(course.run))
-            start = start or StartRecord.model_validate({"container_id": found.container_id, "started_at": time.time()})
+            start = start or StartRecord(container_id=found.container_id, started_at=datetime.now(UTC))
             self._spawn(course.resume(start), course)
         elif start is not None:
+            if found is not None:
+                await self._runner.attach(found.container_id).remove()
             detail = "its sandbox is gone from this host"
             await course.end(RunResult(outcome=RunOutcome.RUNTIME_GONE, detail=detail))
         else:
@@ -221,17 +249,21 @@ class RunKeeper:
             detail = "the runtime went down before the sandbox was started"
             await course.end(RunResult(outcome=RunOutcome.NOT_STARTED, detail=detail))
 
-    async def reap(self, found: dict[RunRef, Found] | None = None) -> None:
+    async def reap(self, found: list[Found] | None = None) -> None:
         """Kills and removes this runtime's containers that no run answers for."""
-        if found is None:
-            found = {item.run: item for item in await self._runner.find()}
-        for run, item in found.items():
-            course = self.courses.get(run)
-            if course is None or (course.result is not None and course.container_id is None):
-                log.warning("orphan_reaped", container=item.container_id, **ref_text(run))
+        for item in await self._runner.find() if found is None else found:
+            if not self._answers_for(item):
+                log.warning("orphan_reaped", container=item.container_id)
                 handle = self._runner.attach(item.container_id)
                 await handle.kill()
                 await handle.remove()
+
+    def _answers_for(self, item: Found) -> bool:
+        """A course answers for the container it has; one that has none yet, for any that is being started for it."""
+        if any(course.container_id == item.container_id for course in self.courses.values()):
+            return True
+        course = None if item.run is None else self.courses.get(item.run)
+        return course is not None and course.result is None and course.container_id is None
 
     async def detach(self) -> None:
         """Lets go of all sandboxes; they live on, and the next process takes them up."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sandbox.link.messages import RuntimeFacts
+from sandbox.link.messages import RunRef, RuntimeFacts
 from sandbox.runner import Found, Job, SandboxExit, SandboxHandle, Usage
 
 
@@ -27,6 +27,18 @@ class NullHandle:
     async def kill(self) -> None:
         """Nothing to kill."""
 
+    async def pause(self) -> bool:
+        """Nothing to pause."""
+        return False
+
+    async def unpause(self) -> bool:
+        """It never stands."""
+        return True
+
+    async def paused(self) -> bool:
+        """Never."""
+        return False
+
     async def usage(self) -> Usage | None:
         """Used nothing."""
         return Usage(cpu_seconds=0.0, memory_peak_bytes=0)
@@ -45,6 +57,9 @@ class NullRunner:
     async def start(self, job: Job) -> SandboxHandle:
         """Pretends."""
         return NullHandle(f"null-{job.run.run_id}")
+
+    async def clear(self, run: RunRef) -> None:
+        """There is nothing."""
 
     async def find(self) -> list[Found]:
         """Nothing outlives it."""

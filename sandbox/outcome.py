@@ -16,6 +16,7 @@ _DETAILS = {
     RunOutcome.OUTPUT_LIMIT: "ended because it wrote more than its output limit",
     RunOutcome.CANCELLED: "cancelled",
     RunOutcome.HALTED: "ended by a halt",
+    RunOutcome.SUSPENDED: "suspended: a new attempt may go on with what it saved",
     RunOutcome.LEASE_LOST: "ended because its lease was over",
 }
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sandbox.link.lease import boot_id
 from sandbox.link.messages import RunRef
 from sandbox.run_folder import RunFolder, sync_folder, write_durably
-from sandbox.spec import RunResult, RunSpec
+from sandbox.spec import Continuation, RunResult, RunSpec
 from sandbox.warrant import CLOCK_LEEWAY_SECONDS, WarrantClaims
 
 
@@ -27,6 +27,7 @@ class Placement(_Record):
     run: RunRef
     spec: RunSpec
     jti: str
+    continuation: Continuation | None = None
 
 
 class StartRecord(_Record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,18 @@ class RunFolder:
         for folder in (self.mounts, self.bridge, self.inputs):
             folder.mkdir(exist_ok=True)
             folder.chmod(0o755)
+
+    def renew_bridge(self) -> None:
+        """Makes another folder for the next sandbox: one that has this one mounted never sees the new one."""
+        (self.bridge / "guest.json").unlink(missing_ok=True)
+        if self.bridge.exists():
+            self.bridge.rename(self.mounts / f"run-{time.monotonic_ns()}")
+        self.make()
+
+    def adopt(self, mounts: Path) -> None:
+        """Takes over the mounts of a prepared sandbox; it keeps them whatever they are called out here."""
+        shutil.rmtree(self.mounts, ignore_errors=True)
+        mounts.rename(self.mounts)
 
     def remove(self) -> None:
         """Forgets the run."""

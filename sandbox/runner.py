@@ -9,7 +9,7 @@ from typing import Protocol
 
 from sandbox.link.messages import RunRef, RuntimeFacts
 from sandbox.run_folder import RunFolder
-from sandbox.spec import RunOutcome, RunSpec
+from sandbox.spec import Continuation, RunOutcome, RunSpec
 
 
 class StartFailedError(Exception):
@@ -19,6 +19,20 @@ class StartFailedError(Exception):
         super().__init__(detail)
         self.outcome = outcome
         self.detail = detail
+
+
+class StartUnsureError(Exception):
+    """Whether the sandbox started is not known, or it could not be tried. Its agent has not: that takes the job.
+
+    Attributes:
+        away: The engine does not answer; it may be tried as long as anybody cares. Else it answered with a failure
+            of its own, which may be over in a moment, or last.
+    """
+
+    def __init__(self, detail: str, *, away: bool) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.away = away
 
 
 @dataclass(frozen=True)
@@ -54,21 +68,29 @@ class Job:
     Attributes:
         lease: Answers how many seconds of its lease are left now, at least 0. The guest is told, and ends
             everything by itself when they are over: also while no runtime lives to do it.
+        continuation: What an earlier attempt left for this one.
     """
 
     run: RunRef
     spec: RunSpec
     folder: RunFolder
     lease: Callable[[], float]
+    continuation: Continuation | None = None
 
 
 @dataclass(frozen=True)
 class Found:
-    """A sandbox of this runtime that the engine knows."""
+    """A sandbox of this runtime that the engine knows.
 
-    run: RunRef
+    Attributes:
+        run: What it was made for; None for one that was prepared.
+        prepared: Names a prepared one.
+    """
+
+    run: RunRef | None
     container_id: str
     started: bool
+    prepared: str | None = None
 
 
 class SandboxHandle(Protocol):
@@ -92,6 +114,18 @@ class SandboxHandle(Protocol):
         """Kills it; one that has ended already is no error."""
         ...
 
+    async def pause(self) -> bool:
+        """Lets it stand still; False when it does not."""
+        ...
+
+    async def unpause(self) -> bool:
+        """Lets it go on; False when it still stands."""
+        ...
+
+    async def paused(self) -> bool:
+        """Whether it stands still, as the engine says; waits for an engine that is away."""
+        ...
+
     async def usage(self) -> Usage | None:
         """Samples what it has used; None when it cannot be had now."""
         ...
@@ -109,7 +143,11 @@ class Runner(Protocol):
         ...
 
     async def start(self, job: Job) -> SandboxHandle:
-        """Starts one; raises ``StartFailedError``."""
+        """Starts one, whose guest waits for its job; raises ``StartFailedError`` or ``StartUnsureError``."""
+        ...
+
+    async def clear(self, run: RunRef) -> None:
+        """Ends and removes whatever was started for this run; raises ``StartUnsureError`` where it cannot know."""
         ...
 
     async def find(self) -> list[Found]:

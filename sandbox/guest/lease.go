@@ -28,8 +28,8 @@ type lease struct {
 	over     chan struct{}
 }
 
-// lastChance is far below the half minute that the control plane waits after a lease's end.
-const lastChance = time.Second
+// lastChance is enough to connect again, and far below the half minute that the control plane waits after a lease's end.
+const lastChance = 3 * time.Second
 
 // newLease starts to count. written is when seconds was true, by the wall clock, zero where that is not
 // known: what the engine took to start the guest counts. A wall clock that went back lengthens nothing.

@@ -29,11 +29,14 @@ from sandbox.link.messages import (
     Hello,
     Kill,
     LogAck,
+    Pause,
     Place,
     Refused,
     Renewed,
+    Resume,
     RunRef,
     RuntimeFacts,
+    Suspend,
     Welcome,
     encode,
     parse_from_broker,
@@ -242,7 +245,8 @@ class _Session:
         while True:
             beat = self._link.next_beat()
             self._keeper.heartbeat_sent(beat)
-            await self._send(Heartbeat(heartbeat_id=beat, free=self._keeper.free, live=self._keeper.live))
+            keeper = self._keeper
+            await self._send(Heartbeat(heartbeat_id=beat, free=keeper.free, live=keeper.live, paused=keeper.paused))
             self._beat_now.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._welcome.heartbeat_seconds):
@@ -256,6 +260,8 @@ class _Session:
                 self._keeper.renewed(message, self._welcome.lease_seconds)
             case Kill():
                 self._keeper.kill(RunRef(run_id=message.run_id, attempt=message.attempt), message.reason)
+            case Pause() | Resume() | Suspend():
+                self._keeper.ask(message)
             case LogAck():
                 course = self._keeper.courses.get(RunRef(run_id=message.run_id, attempt=message.attempt))
                 if course is not None and message.offset > course.acked:

@@ -52,6 +52,23 @@ def engine_host() -> Iterator[RealEngine]:
         private.stop()
 
 
+@pytest.fixture
+def crashing_engine(engine_host: RealEngine) -> Iterator[PrivateEngine]:
+    """An engine that may be crashed: the session's own, or another one beside a given one."""
+    if engine_host.private is not None:
+        yield engine_host.private
+        return
+    lacking = missing()
+    if lacking:
+        pytest.skip(lacking)
+    engine = PrivateEngine()
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.stop()
+
+
 @dataclass(frozen=True)
 class RealRunner:
     """A Docker runner and the way to it."""

@@ -23,6 +23,7 @@ class SocketSandbox:
         self.container_id = f"socket-{job.run.run_id}-{job.run.attempt}"
         self.started_at = datetime.now(UTC)
         self.killed = False
+        self.still = False
         self.guests: list[GuestDouble] = []
         self._task = asyncio.create_task(self._live(agent))
         self._exit: asyncio.Future[SandboxExit] = asyncio.get_running_loop().create_future()
@@ -52,6 +53,17 @@ class SocketSandbox:
         self.killed = True
         self._task.cancel()
 
+    async def pause(self) -> bool:
+        self.still = True
+        return True
+
+    async def unpause(self) -> bool:
+        self.still = False
+        return True
+
+    async def paused(self) -> bool:
+        return self.still
+
     async def usage(self) -> Usage | None:
         return Usage(cpu_seconds=0.5, memory_peak_bytes=1000)
 
@@ -75,6 +87,8 @@ class SocketRunner:
         self.sandboxes[sandbox.container_id] = sandbox
         self.starts.append(job.run)
         return sandbox
+
+    async def clear(self, run: RunRef) -> None: ...
 
     async def find(self) -> list[Found]:
         return [Found(s.job.run, name, started=True) for name, s in self.sandboxes.items()]

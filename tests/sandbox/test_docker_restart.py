@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,7 +19,7 @@ from sandbox.link.messages import KillReason, RunRef
 from sandbox.spec import Limits, RunOutcome, RunSpec
 from tests.sandbox.conftest import RealEngine
 from tests.sandbox.link_world import Broker, MemoryBackend, enrolment, new_key, start_broker, until
-from tests.sandbox.private_engine import GUEST, PACKAGES, REPOSITORY, PrivateEngine, missing
+from tests.sandbox.private_engine import GUEST, PACKAGES, REPOSITORY, PrivateEngine
 from tests.sandbox.specs import spec_of
 
 pytestmark = pytest.mark.docker
@@ -211,23 +211,6 @@ async def test_a_runtime_waits_for_its_engine_and_says_so(broker: Broker, tmp_pa
         assert await runtime.terminate() == 0
     finally:
         await runtime.kill()
-
-
-@pytest.fixture
-def crashing_engine(engine_host: RealEngine) -> Iterator[PrivateEngine]:
-    """An engine that may be crashed: the session's own, or another one beside a given one."""
-    if engine_host.private is not None:
-        yield engine_host.private
-        return
-    lacking = missing()
-    if lacking:
-        pytest.skip(lacking)
-    engine = PrivateEngine()
-    try:
-        engine.start()
-        yield engine
-    finally:
-        engine.stop()
 
 
 async def test_kill_9_of_the_engine_in_mid_run(
