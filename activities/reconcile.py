@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 from uuid import UUID
 
 import structlog
 from temporalio import activity
 
+from activities.model_calls import with_models_closed
 from activities.signatures import ReconcileInput, ReconcileOutput
-from models.domain.principal import service_principal
+from models.domain.principal import Principal, service_principal
 from models.domain.work_item import WorkItemStatus
+from models.repositories import llm_ledger, reservations
 from models.repositories import reconciliation as rows
-from models.repositories import reservations
 from models.repositories.reconciliation import Found
 from models.services import approvals, money
+from models.services.llm_closing import ModelCloser
+from models.services.llm_openings import ModelCallsOpen
 from models.services.reconciliation import Settled, settle_without_workflow
 from models.storage.db import Database
 
@@ -53,10 +57,11 @@ class WorkflowEyes(Protocol):
 class Reconciliation:
     """Finds with the system role, acts inside each tenant."""
 
-    def __init__(self, app: Database, system: Database, eyes: WorkflowEyes) -> None:
+    def __init__(self, app: Database, system: Database, eyes: WorkflowEyes, closer: ModelCloser | None = None) -> None:
         self._app = app
         self._system = system
         self._eyes = eyes
+        self._closer = closer or ModelCloser(app, None)
 
     @activity.defn(name="reconcile_work_items")
     async def reconcile_work_items(self, given: ReconcileInput) -> ReconcileOutput:
@@ -77,6 +82,8 @@ class Reconciliation:
         released = 0
         for tenant_id in await rows.tenants_with_leaked_holds(self._system):
             released += await self._free_leaked(tenant_id, given.limit)
+        for tenant_id, work_item_id in await llm_ledger.left_open(self._system, given.limit):
+            await self._close_models(tenant_id, work_item_id)
         await rows.make_audit_partitions(self._system)
         await rows.forget_old_records(self._system, FORGOTTEN_AT_ONCE)
         return ReconcileOutput(seen=released, released=released)
@@ -87,9 +94,21 @@ class Reconciliation:
         async with self._app.session_for(principal) as session:
             found = await reservations.leaked(session, tenant_id, limit)
         for work_item_id in found:
-            async with self._app.session_for(principal) as session:
-                await money.release(session, principal, work_item_id)
+            await with_models_closed(
+                self._closer, tenant_id, work_item_id, partial(self._release, principal, work_item_id)
+            )
         return len(found)
+
+    async def _release(self, principal: Principal, work_item_id: UUID) -> None:
+        async with self._app.session_for(principal) as session:
+            await money.release(session, principal, work_item_id)
+
+    async def _close_models(self, tenant_id: UUID, work_item_id: UUID) -> None:
+        """What ended without closing them: by itself, so that one that waits is not in the way of the others."""
+        try:
+            await self._closer.close(tenant_id, work_item_id)
+        except ModelCallsOpen as error:
+            log.info("models_not_closed", id=str(work_item_id), why=error.detail)
 
     async def _work_item(self, found: Found) -> str:
         state = await self._eyes.describe_work_item(found.tenant_id, found.id)
@@ -102,10 +121,15 @@ class Reconciliation:
             return "seen"
         if state == MISSING:
             return "started" if await self._eyes.start_work_item(found.tenant_id, found.id) else "seen"
-        principal = service_principal("reconcile", found.tenant_id)
-        async with self._app.session_for(principal) as session:
-            done = await settle_without_workflow(session, principal, found.id, state)
+        done = await with_models_closed(
+            self._closer, found.tenant_id, found.id, partial(self._settle, found.tenant_id, found.id, state)
+        )
         return "seen" if done is Settled.NOTHING else "settled"
+
+    async def _settle(self, tenant_id: UUID, work_item_id: UUID, state: str) -> Settled:
+        principal = service_principal("reconcile", tenant_id)
+        async with self._app.session_for(principal) as session:
+            return await settle_without_workflow(session, principal, work_item_id, state)
 
     async def _approval(self, found: Found) -> str:
         principal = service_principal("reconcile", found.tenant_id)

@@ -9,9 +9,11 @@ from pydantic import BaseModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 from temporalio import activity
 
+from activities.model_calls import with_models_closed
 from activities.signatures import CloseInput, WorkItemInput, WorkItemView
 from models.domain.principal import Principal, service_principal
 from models.services import assessment, lifecycle, runs, settlement, work_items
+from models.services.llm_closing import ModelCloser
 from models.services.operations import once
 from models.storage.db import Database
 
@@ -27,8 +29,9 @@ class Done(BaseModel):
 class WorkItems:
     """Assess, queue, finish, close, read."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, closer: ModelCloser | None = None) -> None:
         self._db = db
+        self._closer = closer or ModelCloser(db, None)
 
     @activity.defn(name="assess_work_item")
     async def assess_work_item(self, given: WorkItemInput) -> WorkItemView:
@@ -67,6 +70,11 @@ class WorkItems:
         )
 
     async def _once(self, given: WorkItemInput | CloseInput, act: Act) -> WorkItemView:
+        return await with_models_closed(
+            self._closer, given.tenant_id, given.work_item_id, lambda: self._transaction(given, act)
+        )
+
+    async def _transaction(self, given: WorkItemInput | CloseInput, act: Act) -> WorkItemView:
         principal = service_principal("control", given.tenant_id)
         async with self._db.session_for(principal) as session:
 

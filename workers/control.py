@@ -22,9 +22,11 @@ from activities.reconcile import Reconciliation
 from activities.warrants import Warrants
 from activities.work_item import WorkItems
 from models.services.delivery import WebhookSender
+from models.services.llm_closing import ModelCloser
 from models.services.warrant_keys import EdDsaSigner, WarrantSigner
 from models.settings import Settings
 from models.storage.db import Database
+from models.storage.llm_money import LlmMoney
 from workers.process import set_up_logging, stop_event, wait_for
 from workflows.approval import ApprovalWorkflow
 from workflows.client import WorkflowGateway, connect
@@ -44,13 +46,20 @@ log = structlog.get_logger("control")
 
 
 def control_worker(
-    client: Client, app: Database, system: Database, signer: WarrantSigner, *, private_webhooks: bool = False
+    client: Client,
+    app: Database,
+    system: Database,
+    signer: WarrantSigner,
+    *,
+    private_webhooks: bool = False,
+    llm_money: LlmMoney | None = None,
 ) -> Worker:
     """The worker of the queue `control`."""
+    closer = ModelCloser(app, llm_money)
     # A step that ended in the very moment of its timeout; where warnings are errors this one would end the worker.
     warnings.filterwarnings("ignore", "Cannot find activity to cancel", UserWarning)
-    items, asked, money = WorkItems(app), Approvals(app), Money(app)
-    reconciliation = Reconciliation(app, system, WorkflowGateway(client))
+    items, asked, money = WorkItems(app, closer), Approvals(app), Money(app)
+    reconciliation = Reconciliation(app, system, WorkflowGateway(client), closer)
     return Worker(
         client,
         task_queue=CONTROL_QUEUE,
@@ -69,7 +78,7 @@ def control_worker(
             asked.cancel_approval,
             asked.remind_approvers,
             money.reserve_budget,
-            Warrants(app, signer).mint_warrant,
+            Warrants(app, signer, closer).mint_warrant,
             LostRuns(app).end_lost_run,
             Deliveries(WebhookSender(app, allow_private=private_webhooks)).deliver,
             reconciliation.reconcile_work_items,
@@ -93,6 +102,7 @@ async def main() -> None:
     app = Database(settings.secret("database_app_url"), pool_size=settings.database_pool_size * 2)
     system = Database(settings.secret("database_system_url"), pool_size=3)
     signer = EdDsaSigner(settings.secret("warrant_private_key"))
+    llm_money = LlmMoney(settings.secret("redis_url"))
     await wait_for("PostgreSQL", app.ping)
     client = await connect(
         settings.temporal_address,
@@ -102,9 +112,17 @@ async def main() -> None:
     await wait_for("the schedule", WorkflowGateway(client).ensure_schedule)
     log.info("control_started")
     try:
-        async with control_worker(client, app, system, signer, private_webhooks=settings.allow_private_webhooks):
+        async with control_worker(
+            client,
+            app,
+            system,
+            signer,
+            private_webhooks=settings.allow_private_webhooks,
+            llm_money=llm_money,
+        ):
             await stop.wait()
     finally:
+        await llm_money.shut()
         await system.close()
         await app.close()
 

@@ -20,7 +20,7 @@ from models.domain.work_item import WorkItemStatus
 from models.repositories import reservations as rows
 from models.repositories import tenants as tenant_rows
 from models.repositories import work_items as item_rows
-from models.services import audit, lifecycle, policies
+from models.services import audit, lifecycle, llm_openings, policies
 from models.services.budget_windows import Held, Short, claim_windows, free_windows, hold_windows
 from models.services.ids import new_id
 from models.services.outbox import OutboxKind, enqueue
@@ -130,10 +130,17 @@ async def claim(session: AsyncSession, principal: Principal, work_item_id: UUID,
 
 
 async def release(session: AsyncSession, principal: Principal, work_item_id: UUID) -> None:
-    """Free the item's live hold whole, if there is one; repeatable."""
+    """Free the item's live hold, if there is one, but for what its model calls have cost already; repeatable.
+
+    Raises:
+        ModelCallsOpen: What they cost is not known yet.
+    """
     item = await lifecycle.lock_work_item(session, work_item_id)
     reservation = await rows.lock_live(session, item.tenant_id, item.id)
     if reservation is None:
+        return
+    if await llm_openings.spent_on_models(session, item.tenant_id, reservation.id):
+        await settle(session, principal, work_item_id, 0)
         return
     await _end(session, item, reservation, "released", spent=0)
     _record(session, principal, item, "released", f"{format_usd(reservation.amount_nano)} free again")
@@ -147,35 +154,53 @@ async def settle(
     kind: str = "sandbox_time",
     detail: dict[str, Any] | None = None,
 ) -> int:
-    """Book what was spent (at most what is held) and free the rest; answers what was charged; repeatable."""
+    """Book what was spent (at most what is held), model calls included, and free the rest; repeatable.
+
+    Answers what the item has cost so far, with what earlier reservations of it were charged.
+
+    Raises:
+        ModelCallsOpen: What its model calls cost is not known yet.
+    """
     item = await lifecycle.lock_work_item(session, work_item_id)
     reservation = await rows.lock_live(session, item.tenant_id, item.id)
     if reservation is None:
         return item.cost_nano or 0
-    charged = max(0, min(actual_nano, reservation.amount_nano))
-    session.add(
-        ChargeRow(
-            tenant_id=item.tenant_id,
-            id=new_id(),
-            reservation_id=reservation.id,
-            work_item_id=item.id,
-            kind=kind,
-            amount_nano=charged,
-            detail=detail or {},
-        )
-    )
-    reservation.charged_nano = charged
-    await _end(session, item, reservation, "settled", spent=charged)
-    item.cost_nano = charged
+    spent = await llm_openings.spent_on_models(session, item.tenant_id, reservation.id)
+    models = min(spent, reservation.amount_nano)
+    charged = max(0, min(actual_nano, reservation.amount_nano - models))
+    if models:
+        session.add(_charge(item, reservation, "llm", models, {}))
+    if charged or not models:
+        session.add(_charge(item, reservation, kind, charged, detail or {}))
+    reservation.charged_nano = charged + models
+    await _end(session, item, reservation, "settled", spent=charged + models)
+    item.cost_nano = (item.cost_nano or 0) + charged + models
     session.add(item)
-    words = f"{format_usd(charged)} charged of {format_usd(reservation.amount_nano)} held"
-    extra = {"charged_nano": str(charged), "kind": kind}
-    if actual_nano > charged:
+    words = f"{format_usd(charged + models)} charged of {format_usd(reservation.amount_nano)} held"
+    extra = {"charged_nano": str(charged + models), "kind": kind}
+    if models:
+        extra["llm_nano"] = str(models)
+        words += f", {format_usd(models)} of it for models"
+    if actual_nano > charged or spent > models:
         # The prices make it impossible; if it happens, the bill stops at the hold and everybody can see it.
-        extra["capped_from_nano"] = str(actual_nano)
-        words += f" (capped: it came to {format_usd(actual_nano)})"
+        extra["capped_from_nano"] = str(actual_nano + spent)
+        words += f" (capped: it came to {format_usd(actual_nano + spent)})"
     _record(session, principal, item, "settled", words, **extra)
-    return charged
+    return item.cost_nano
+
+
+def _charge(
+    item: WorkItemRow, reservation: ReservationRow, kind: str, amount: int, detail: dict[str, Any]
+) -> ChargeRow:
+    return ChargeRow(
+        tenant_id=item.tenant_id,
+        id=new_id(),
+        reservation_id=reservation.id,
+        work_item_id=item.id,
+        kind=kind,
+        amount_nano=amount,
+        detail=detail,
+    )
 
 
 async def _held(session: AsyncSession, reservation: ReservationRow) -> Held:
