@@ -77,6 +77,12 @@ class Settings(BaseSettings):
     broker_host: str = Field(default="127.0.0.1", description="Address that the broker listens on for runtimes.")
     broker_port: int = Field(default=4100, description="Port that the broker listens on.")
     broker_id: str = Field(default="", description="Name of this broker; empty: host name and process id.")
+    agent_gateway_url: str = Field(
+        default="http://127.0.0.1:4300", description="Model gateway as runtimes reach it; they are told by the broker."
+    )
+    agent_api_url: str = Field(
+        default="", description="API as runtimes reach it, told by the broker; empty: `AWGP_API_URL`."
+    )
     scripted_host: str = Field(default="127.0.0.1", description="Loopback address of the scripted upstream.")
     scripted_port: int = Field(default=4310, description="Port of the scripted upstream, which is not a model.")
     scripted_key: SecretStr | None = Field(

@@ -38,8 +38,6 @@ ENVIRONMENT = {
 }
 
 MOST_REQUESTS = 256
-MOST_CONNECTIONS = 480
-"""Of both sockets together; more than the guest carries."""
 _BACKLOG = 512
 _LINGER_SECONDS = 3.0
 _END_SECONDS = 0.05
@@ -54,19 +52,19 @@ class AgentPorts:
     Args:
         outside: What its requests are sent with.
         intake: Where it saves artifacts.
-        most_connections: Of both sockets together: descriptors are shared by all runs of this runtime.
     """
 
-    def __init__(self, outside: Outside, intake: ArtifactIntake, most_connections: int = MOST_CONNECTIONS) -> None:
+    def __init__(self, outside: Outside, intake: ArtifactIntake) -> None:
         self._outside = outside
         self._savings = Savings(intake)
-        self._most_connections = most_connections
         self._asked = 0
         self._servers: list[web.Server] = []
         self._listening: list[asyncio.Server] = []
 
     async def open(self, folder: Path) -> None:
-        """Listens. Sockets left by an earlier process are replaced; the guest finds the new ones."""
+        """Listens. Sockets left by an earlier process are replaced; the guest finds the new ones. May be repeated."""
+        if self._servers:
+            return
         for name, routes in (("llm.sock", LLM_ROUTES), ("awgp.sock", AWGP_ROUTES)):
             server = web.Server(
                 self._handler(routes),
@@ -91,7 +89,7 @@ class AgentPorts:
 
     def _protocol(self, server: web.Server) -> Callable[[], asyncio.Protocol]:
         def made() -> asyncio.Protocol:
-            if sum(len(each.connections) for each in self._servers) >= self._most_connections:
+            if sum(len(each.connections) for each in self._servers) >= self._outside.upstreams.each:
                 return _Crowded()
             return server()
 

@@ -16,19 +16,39 @@ IDLE_SECONDS = 4.0
 """Shorter than uvicorn's 5: a connection that the other side is about to close is not used again."""
 
 
+MOST_CONNECTIONS = 480
+"""An agent's, on both of its ports together; more than a guest carries."""
+_KEPT_DESCRIPTORS = 256
+"""For all else that the runtime has open."""
+
+
+def connections_a_run(descriptors: int, capacity: int) -> int:
+    """How many connections each run's agent may have open, so that all together leave the runtime its own.
+
+    Args:
+        descriptors: The process's limit; each connection may need another one outside.
+        capacity: Sandboxes at once.
+    """
+    return max(16, min(MOST_CONNECTIONS, (descriptors - _KEPT_DESCRIPTORS) // (2 * capacity)))
+
+
 class Upstreams:
     """The two servers that agents reach, and the client for both.
 
     Args:
         gateway_url: Of the model gateway; empty: what the broker says.
         api_url: Of the control plane's API; empty: what the broker says.
-        most: Connections at once, for all runs together.
+        most: Connections out at once, for all runs together.
+        each: Connections in, of each run.
     """
 
-    def __init__(self, gateway_url: str = "", api_url: str = "", most: int = 1024) -> None:
+    def __init__(
+        self, gateway_url: str = "", api_url: str = "", most: int = 1024, each: int = MOST_CONNECTIONS
+    ) -> None:
         self._set = {Side.GATEWAY: gateway_url.rstrip("/"), Side.API: api_url.rstrip("/")}
         self._offered: dict[Side, str] = {}
         self._most = most
+        self.each = each
         self._http: aiohttp.ClientSession | None = None
 
     def offer(self, gateway_url: str, api_url: str) -> None:

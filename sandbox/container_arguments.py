@@ -9,6 +9,7 @@ from typing import Any
 
 from docker.types import LogConfig, Mount, Ulimit
 
+from sandbox.agent_ports import ENVIRONMENT, LISTEN
 from sandbox.image_command import ImageCommand, continuation_env
 from sandbox.run_folder import run_key
 from sandbox.runner import Job
@@ -120,7 +121,8 @@ def guest_config(job: Job, command: ImageCommand) -> dict[str, object]:
     """
     return {
         "argv": list(command.argv),
-        "env": command.env | continuation_env(job.continuation),
+        "env": command.env | continuation_env(job.continuation) | (ENVIRONMENT if job.outside else {}),
+        "listen": LISTEN if job.outside else {},
         "workdir": command.workdir,
         "uid": UID,
         "in": "/awgp/in",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from sandbox.agent_forwarding import Outside
 from sandbox.execution import Execution
 from sandbox.image_command import DECISIONS_PATH, STATE_PATH
 from sandbox.link.blob_client import BlobClient, BlobRefusedError
@@ -30,6 +31,7 @@ class Course:
         store: Where its state is kept.
         runner: What runs it.
         lease: Answers the seconds left of its lease.
+        outside: What its agent reaches by its two ports.
 
     Attributes:
         container_id: Known once it started.
@@ -37,7 +39,14 @@ class Course:
         acked: Offset before which the broker has its output.
     """
 
-    def __init__(self, placement: Placement, store: PlacementStore, runner: Runner, lease: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        placement: Placement,
+        store: PlacementStore,
+        runner: Runner,
+        lease: Callable[[], float],
+        outside: Outside | None = None,
+    ) -> None:
         self.run = placement.run
         self.spec = placement.spec
         self.folder = store.folder(placement.run)
@@ -47,7 +56,7 @@ class Course:
         self.changed = asyncio.Event()
         self._store = store
         self._runner = runner
-        self._job = Job(placement.run, placement.spec, self.folder, lease, placement.continuation)
+        self._job = Job(placement.run, placement.spec, self.folder, lease, placement.continuation, outside)
         self._execution: Execution | None = None
         self._ended_spool: OutputSpool | None = None
         self._stopped: RunOutcome | None = None

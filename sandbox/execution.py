@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from sandbox.agent_ports import AgentPorts
 from sandbox.bridge import Bridge
 from sandbox.outcome import judge
 from sandbox.pauses import Pauses
@@ -52,6 +53,7 @@ class Execution:
         self._job = job
         self._on_started = on_started
         self.bridge = Bridge(job.folder, job.spec.limits, job.lease)
+        self._ports = AgentPorts(job.outside, self.bridge.intake) if job.outside else None
         self.pauses = Pauses(job.folder.state)
         self._stopped: RunOutcome | None = None
         self._stop = asyncio.Event()
@@ -85,6 +87,7 @@ class Execution:
             started = datetime.now(UTC)
             if self._on_started is not None:
                 await self._on_started(handle.container_id, started)
+            await self._open_ports()
             self.bridge.give_job({})
             return await self._follow(handle, started)
         finally:
@@ -105,7 +108,12 @@ class Execution:
     def _never_started(self, outcome: RunOutcome, detail: str) -> RunResult:
         return RunResult(outcome=outcome, detail=detail[:2000], ended_at=datetime.now(UTC))
 
+    async def _open_ports(self) -> None:
+        if self._ports is not None:
+            await self._ports.open(self._job.folder.bridge)
+
     async def _follow(self, handle: SandboxHandle, started: datetime) -> RunResult:
+        await self._open_ports()
         exit_task = asyncio.create_task(handle.wait())
         watchers: list[asyncio.Task[Any]] = [
             exit_task,
@@ -123,6 +131,8 @@ class Execution:
                 self.bridge.end_guest()
             await self.bridge.drain(_DRAIN_SECONDS)
         finally:
+            if self._ports is not None:
+                await self._ports.close()  # Before the result: what is saved later is not in it.
             for task in watchers:
                 task.cancel()
             await asyncio.gather(*watchers, return_exceptions=True)

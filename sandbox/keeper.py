@@ -13,6 +13,8 @@ from uuid import UUID
 import structlog
 from joserfc.jwk import KeySet
 
+from sandbox.agent_forwarding import Outside
+from sandbox.agent_upstreams import Upstreams
 from sandbox.course import Course, ref_text
 from sandbox.link.blob_client import BlobClient
 from sandbox.link.lease import Leases
@@ -41,6 +43,7 @@ class RunKeeper:
         leases: The deadlines.
         tenant_id: The one tenant it is enrolled for.
         capacity: Sandboxes at once.
+        upstreams: Where agents' requests go; None: agents have no ports.
 
     Attributes:
         courses: By run, each until its result is acknowledged.
@@ -56,6 +59,7 @@ class RunKeeper:
         *,
         tenant_id: UUID,
         capacity: int,
+        upstreams: Upstreams | None = None,
     ) -> None:
         self._runner = runner
         self._store = store
@@ -63,6 +67,7 @@ class RunKeeper:
         self._leases = leases
         self._tenant_id = tenant_id
         self.capacity = capacity
+        self.upstreams = upstreams
         self.courses: dict[RunRef, Course] = {}
         self.on_course: Callable[[Course], None] = lambda course: None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,7 +113,9 @@ class RunKeeper:
         if self._leases.remaining(run) <= 0:
             self._leases.drop(run)
             return "it came after its lease was over"
-        placement = Placement(run=run, spec=place.spec, jti=claims.jti, continuation=place.continuation)
+        placement = Placement(
+            run=run, spec=place.spec, jti=claims.jti, continuation=place.continuation, warrant=place.warrant
+        )
         course = self._course(placement)
         self.courses[run] = course  # Before the first await: two placements never share a place.
         try:
@@ -125,7 +132,11 @@ class RunKeeper:
         return None
 
     def _course(self, placement: Placement) -> Course:
-        return Course(placement, self._store, self._runner, partial(self._leases.remaining, placement.run))
+        outside = None
+        if self.upstreams is not None and placement.warrant:
+            outside = Outside(self.upstreams, placement.warrant, placement.run.attempt)
+        lease = partial(self._leases.remaining, placement.run)
+        return Course(placement, self._store, self._runner, lease, outside)
 
     def _record(self, claims: WarrantClaims, placement: Placement, deadline: float) -> None:
         # INVARIANT: the warrant is burnt before anything is recorded to run under it.

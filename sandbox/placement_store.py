@@ -8,7 +8,7 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sandbox.link.lease import boot_id
 from sandbox.link.messages import RunRef
@@ -22,12 +22,17 @@ class _Record(BaseModel):
 
 
 class Placement(_Record):
-    """What was placed; written before ``placed`` is said."""
+    """What was placed; written before ``placed`` is said.
+
+    Attributes:
+        warrant: With it the run's requests go out, also those of a later process. Empty in records of earlier versions.
+    """
 
     run: RunRef
     spec: RunSpec
     jti: str
     continuation: Continuation | None = None
+    warrant: str = Field(default="", repr=False)
 
 
 class StartRecord(_Record):

@@ -17,9 +17,10 @@ def run_key(run: RunRef) -> str:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Replaces a file so that after a power cut it is whole, old or new."""
+    """Replaces a file so that after a power cut it is whole, old or new; only its owner may read it."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

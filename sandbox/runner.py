@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from sandbox.agent_forwarding import Outside
 from sandbox.link.messages import RunRef, RuntimeFacts
 from sandbox.run_folder import RunFolder
 from sandbox.spec import Continuation, RunOutcome, RunSpec
@@ -68,6 +69,7 @@ class Job:
     Attributes:
         lease: Answers how many seconds of its lease are left now, at least 0. The guest is told, and ends
             everything by itself when they are over: also while no runtime lives to do it.
+        outside: What its agent reaches by its two ports; None: it has none.
         continuation: What an earlier attempt left for this one.
     """
 
@@ -76,6 +78,7 @@ class Job:
     folder: RunFolder
     lease: Callable[[], float]
     continuation: Continuation | None = None
+    outside: Outside | None = None
 
 
 @dataclass(frozen=True)

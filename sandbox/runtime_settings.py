@@ -22,6 +22,8 @@ class RuntimeSettings(BaseSettings):
         warrant_jwks: Pins the keys of warrants; else the broker's welcome says them.
         probe_image: An image with python3 that the probe runs in.
         containerd_socket: The engine's containerd, for clearing failed starts.
+        gateway_url: The model gateway that agents' calls go to; empty: the broker's welcome says it.
+        api_url: The control plane's API that agents ask; empty: the broker's welcome says it.
         null_runner: Development only: executes nothing.
     """
 
@@ -43,6 +45,8 @@ class RuntimeSettings(BaseSettings):
     warrant_jwks: str | None = None
     probe_image: str = "awgp/sandbox:latest"
     containerd_socket: str | None = None
+    gateway_url: str = ""
+    api_url: str = ""
     null_runner: bool = False
     log_level: str = "info"
 

@@ -116,7 +116,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         log.warning("null_runner_allowed", means="runtimes that execute nothing may take work: development only")
     backend = RunBackend(db, blobs, cache, allow_null_runner=settings.allow_null_runner)
     times = LinkTimes(lease_seconds=LEASE_SECONDS, heartbeat_seconds=HEARTBEAT_SECONDS)
-    hub = RuntimeHub(backend, settings.warrant_public_jwks, times)
+    hub = RuntimeHub(
+        backend,
+        settings.warrant_public_jwks,
+        times,
+        gateway_url=settings.agent_gateway_url,
+        api_url=settings.agent_api_url or settings.api_url,
+    )
     backend.acknowledge_by(hub.send_log_ack)
     await wait_for("PostgreSQL", db.ping)
     client = await connect(

@@ -11,11 +11,13 @@ import contextlib
 import hashlib
 import logging
 import os
+import resource
 import signal
 import sys
 
 import structlog
 
+from sandbox.agent_upstreams import Upstreams, connections_a_run
 from sandbox.container_arguments import Host
 from sandbox.docker_runner import DockerRunner
 from sandbox.engine import Engine
@@ -98,6 +100,8 @@ async def _work(settings: RuntimeSettings, runner: Runner, status: StatusFile) -
     state_dir = settings.state_dir.resolve()
     identity = await identity_of(state_dir, settings.base_url, settings.runtime_name, settings.enrolment_token)
     blobs = BlobClient(settings.base_url)
+    each = connections_a_run(_raise_file_limit(), settings.capacity)
+    upstreams = Upstreams(settings.gateway_url, settings.api_url, settings.capacity * each, each)
     keeper = RunKeeper(
         runner,
         PlacementStore(state_dir, settings.mounts_dir),
@@ -105,6 +109,7 @@ async def _work(settings: RuntimeSettings, runner: Runner, status: StatusFile) -
         Leases(),
         tenant_id=identity.names.tenant_id,
         capacity=settings.capacity,
+        upstreams=upstreams,
     )
     await keeper.resume()
     jwks = parse_jwks(settings.warrant_jwks) if settings.warrant_jwks else None
@@ -112,6 +117,14 @@ async def _work(settings: RuntimeSettings, runner: Runner, status: StatusFile) -
         await RuntimeLink(settings.base_url, identity, keeper, blobs, facts, jwks, status).run()
     finally:
         await keeper.detach()
+        await upstreams.close()
+
+
+def _raise_file_limit() -> int:
+    """Agents' connections are descriptors of this process; the soft limit is often a thousand."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 def _set_up_logging(level: str) -> None:

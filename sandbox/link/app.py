@@ -92,6 +92,8 @@ async def _link(request: web.Request) -> web.WebSocketResponse:
             lease_seconds=hub.times.lease_seconds,
             heartbeat_seconds=hub.times.heartbeat_seconds,
             warrant_jwks=hub.warrant_jwks,
+            gateway_url=hub.gateway_url,
+            api_url=hub.api_url,
         )
     )
     for order in orders:

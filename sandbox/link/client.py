@@ -134,6 +134,8 @@ class RuntimeLink:
             async with asyncio.timeout(_HELLO_SECONDS):
                 welcome = await self._introduce(socket)
             log.info("connected", live=len(self._keeper.live))
+            if self._keeper.upstreams is not None:
+                self._keeper.upstreams.offer(welcome.gateway_url, welcome.api_url)
             self._say(RuntimeState.CONNECTED)
             self._blobs.session(welcome.session_token)
             try:

@@ -48,12 +48,24 @@ class RuntimeHub:
         backend: The control plane.
         warrant_jwks: Public keys of warrants as JSON text, told to each runtime.
         times: Lease and heartbeat.
+        gateway_url: Model gateway, for the runtimes.
+        api_url: Control plane's API, for the runtimes.
     """
 
-    def __init__(self, backend: RuntimeBackend, warrant_jwks: str, times: LinkTimes | None = None) -> None:
+    def __init__(
+        self,
+        backend: RuntimeBackend,
+        warrant_jwks: str,
+        times: LinkTimes | None = None,
+        *,
+        gateway_url: str = "",
+        api_url: str = "",
+    ) -> None:
         self.backend = backend
         self.warrant_jwks = warrant_jwks
         self.times = times or LinkTimes()
+        self.gateway_url = gateway_url
+        self.api_url = api_url
         self.places = Places()
         self._connections: dict[UUID, RuntimeConnection] = {}
 

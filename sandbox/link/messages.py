@@ -105,6 +105,9 @@ class Welcome(Value):
     heartbeat_seconds: float
     warrant_jwks: str
     """A JWK set as JSON text."""
+    gateway_url: str = ""
+    api_url: str = ""
+    """Where agents' requests go, unless the runtime's own settings say; empty: nowhere."""
 
 
 class Refused(Value):

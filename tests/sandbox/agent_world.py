@@ -130,8 +130,8 @@ async def world(base: Path, *, artifact_bytes: int = 1 << 20, most_connections: 
     intake = ArtifactIntake(base / "artifacts", base / "artifacts.jsonl", artifact_bytes)
     descriptor = os.open(base / "run", os.O_RDONLY | os.O_DIRECTORY)
     async with upstream() as outside:
-        upstreams = Upstreams(outside.url, outside.url)
-        ports = AgentPorts(Outside(upstreams, WARRANT, 3), intake, most_connections)
+        upstreams = Upstreams(outside.url, outside.url, each=most_connections)
+        ports = AgentPorts(Outside(upstreams, WARRANT, 3), intake)
         await ports.open(base / "run")
         llm = aiohttp.UnixConnector(f"/proc/self/fd/{descriptor}/llm.sock", limit=0)
         awgp = aiohttp.UnixConnector(f"/proc/self/fd/{descriptor}/awgp.sock", limit=0)
