@@ -11,7 +11,7 @@ STACK := $(VENV)/python -m workers.stack
 export PATH := $(CURDIR)/$(VENV):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv setup up down reset status demo test test-keycloak check format bench bench-sandbox bench-lifecycle chaos escape lock compose-secrets
+.PHONY: help venv setup up down reset status demo test test-keycloak check format bench bench-sandbox bench-lifecycle chaos escape lock compose-secrets bench-gateway overspend
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -68,6 +68,13 @@ bench-sandbox: venv ## create → first byte, beside `docker run` of the same im
 bench-lifecycle: venv ## whole work items a second, beside a bare Temporal workflow
 	@$(STACK) prepare
 	@$(VENV)/python -m bench.lifecycle
+
+bench-gateway: venv ## what the LLM gateway adds, beside the upstream alone and a bare pass-through (WITH_LITELLM=1: and LiteLLM)
+	@$(VENV)/python -m bench.gateway
+
+CALLS ?= 200
+overspend: venv ## CALLS callers at once on a reservation for half as many, gateways killed at random, recounted
+	@$(VENV)/python -m tests.overspend --calls $(CALLS)
 
 chaos: venv ## kill -9 of every process in every state, ROUNDS times, recounted from the database
 	@$(STACK) prepare
