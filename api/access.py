@@ -23,6 +23,8 @@ class Open(Enum):
     """Nobody needs to say who they are."""
     KNOWN = auto()
     """Anybody with a valid token of a known tenant."""
+    AGENT = auto()
+    """An agent, by its run's warrant or its assistant's key; nobody with a person's token."""
 
 
 Rule = Open | frozenset[Role]
@@ -61,6 +63,25 @@ TABLE: Final[Mapping[tuple[str, str], Rule]] = {
     ("GET", "/v1/approvals"): _DECIDES,
     ("GET", "/v1/approvals/{approval_id}"): _READS,
     ("POST", "/v1/approvals/{approval_id}/decision"): _DECIDES,
+    ("GET", "/v1/actions"): _READS,
+    ("GET", "/v1/actions/{action_id}/details"): _READS,
+    ("GET", "/v1/work-items/{work_item_id}/actions"): _READS,
+    ("GET", "/v1/work-items/{work_item_id}/questions"): _READS,
+    ("POST", "/v1/work-items/{work_item_id}/questions/{question_id}/answer"): _ASKS,
+    ("POST", "/v1/assistants/{assistant_id}/keys"): _OWNS_ASSISTANTS,
+    ("GET", "/v1/assistants/{assistant_id}/keys"): _OWNS_ASSISTANTS,
+    ("DELETE", "/v1/assistants/{assistant_id}/keys/{key_id}"): _OWNS_ASSISTANTS,
+    ("POST", "/v1/actions"): Open.AGENT,
+    ("GET", "/v1/actions/{action_id}"): Open.AGENT,
+    ("POST", "/v1/agent/actions"): Open.AGENT,
+    ("GET", "/v1/agent/actions"): Open.AGENT,
+    ("GET", "/v1/agent/actions/{action_id}"): Open.AGENT,
+    ("POST", "/v1/agent/progress"): Open.AGENT,
+    ("POST", "/v1/agent/questions"): Open.AGENT,
+    ("GET", "/v1/agent/questions/{question_id}"): Open.AGENT,
+    ("PUT", "/v1/agent/state"): Open.AGENT,
+    ("GET", "/v1/agent/state"): Open.AGENT,
+    ("GET", "/v1/agent/context"): Open.AGENT,
     ("POST", "/v1/policies/validate"): _AUDITS,
     ("POST", "/v1/policies"): _ADMINS,
     ("GET", "/v1/policies"): _READS,
@@ -99,30 +120,38 @@ def require(principal: Principal, method: str, path: str) -> None:
         Forbidden: It says which role would do.
     """
     rule = TABLE[method, path]
+    if rule is Open.AGENT:
+        raise Forbidden("This is for agents: it takes a run's warrant or an assistant's key.")
     if isinstance(rule, Open) or rule & principal.roles:
         return
     needed = sorted(role.value for role in rule)
     raise Forbidden(f"This takes one of the roles {', '.join(needed)}.", roles_needed=needed)
 
 
-def check(routes: Iterable[APIRoute], authenticated: Iterable[APIRoute]) -> None:
+def check(routes: Iterable[APIRoute], people: Iterable[APIRoute], agents: Iterable[APIRoute]) -> None:
     """Compare the table with the routes that are served.
 
     Args:
         routes: All of them.
-        authenticated: Those that ask who calls.
+        people: Those that ask which person or service calls.
+        agents: Those that ask which agent calls.
 
     Raises:
-        AccessTableError: A route is not in the table, a row has no route, or a route that is not public asks nobody.
+        AccessTableError: A route is not in the table, a row has no route, or a route that is not public asks nobody (or
+            asks for the wrong kind of caller).
     """
-    served = {(method, route.path) for route in routes for method in route.methods or ()}
-    asks = {(method, route.path) for route in authenticated for method in route.methods or ()}
+    served = _named(routes)
+    asks_people, asks_agents = _named(people), _named(agents)
     faults = [f"{method} {path} is not in the table" for method, path in sorted(served - TABLE.keys())]
     faults += [f"{method} {path} is in the table, but no route" for method, path in sorted(TABLE.keys() - served)]
     faults += [
         f"{method} {path} does not ask who calls"
         for (method, path), rule in TABLE.items()
-        if rule is not Open.PUBLIC and (method, path) in served - asks
+        if rule is not Open.PUBLIC and (method, path) in served - (asks_agents if rule is Open.AGENT else asks_people)
     ]
     if faults:
         raise AccessTableError("; ".join(faults))
+
+
+def _named(routes: Iterable[APIRoute]) -> set[tuple[str, str]]:
+    return {(method, route.path) for route in routes for method in route.methods or ()}

@@ -11,10 +11,12 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from api import access, problems
+from api.agent_auth import agent
 from api.auth import SeenPrincipals, caller
 from api.body import BodyGuard
 from api.deps import Deps
 from api.routes import (
+    actions,
     approvals,
     assistants,
     audit,
@@ -31,13 +33,14 @@ from api.routes import (
     runtimes,
     work_items,
 )
+from api.routes import agent as agent_routes
 from api.schemas.fields import Problem
 from models.services.noise import NoiseMeter
 
 ROUTERS = (
     health.router, people.router, assistants.router, files.router, work_items.router, logs.router, events.router,
     approvals.router, policies.router, connectors.router, budgets.router, halts.router, audit.router, runtimes.router,
-    prices.router,
+    prices.router, actions.router, agent_routes.router, agent_routes.elsewhere,
 )  # fmt: skip
 DESCRIPTION = """The control plane's public API.
 
@@ -78,7 +81,7 @@ def create_app(deps: Deps) -> FastAPI:
 def describe(lifespan: Any = None) -> FastAPI:
     """The application without anything behind it: enough for its OpenAPI description."""
     everything = routes()
-    access.check(everything, (route for route in everything if caller in set(_calls(route.dependant))))
+    access.check(everything, _asking(everything, caller), _asking(everything, agent))
     app = FastAPI(
         title="AWGP",
         version=health.VERSION,
@@ -99,6 +102,10 @@ def describe(lifespan: Any = None) -> FastAPI:
         app.include_router(router)
     problems.install(app)
     return app
+
+
+def _asking(routes: list[APIRoute], who: object) -> list[APIRoute]:
+    return [route for route in routes if who in set(_calls(route.dependant))]
 
 
 def _calls(dependant: Dependant) -> Iterator[object]:

@@ -17,8 +17,8 @@ from models.domain.errors import AwgpError, InvalidInput
 DRAIN_BYTES = 16 * 1024 * 1024
 DRAIN_SECONDS = 5.0
 
-FILES_PATH = "/v1/files"
-"""Streamed by its route, which counts for itself."""
+STREAMED = frozenset({"/v1/files", "/v1/agent/state"})
+"""Of any content, read by their routes, which count for themselves."""
 
 
 class BodyGuard:
@@ -38,7 +38,7 @@ class BodyGuard:
             return
         try:
             _check_address(scope)
-            body = None if scope["path"] == FILES_PATH else await self._read(scope, receive)
+            body = None if scope["path"] in STREAMED else await self._read(scope, receive)
             if body:
                 _check_text(Headers(scope=scope), body)
         except AwgpError as error:

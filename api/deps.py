@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 
 from api.tokens import TokenVerifier
 from models.domain.errors import DependencyAway
+from models.services.run_credentials import LiveRuns, RunWarrants
 from models.settings import Settings
 from models.storage.blobs import BlobStore
 from models.storage.cache import Cache
@@ -59,6 +60,8 @@ class Deps:
     """The API's dependencies.
 
     Attributes:
+        live_runs: Whether the run behind a warrant lives, by copies at most 5 s old.
+        warrants: Verifies warrants shown by agents; None: only assistants' keys are known here.
         vault: Seals what a company entrusts to its connectors; None where this process holds no key.
         close: Ends what this process opened, in order.
     """
@@ -69,6 +72,8 @@ class Deps:
     blobs: BlobStore
     tokens: TokenVerifier
     fast_path: FastPath
+    live_runs: LiveRuns
+    warrants: RunWarrants | None = None
     probes: tuple[Probe, ...] = ()
     vault: Vault | None = None
     close: tuple[Callable[[], Awaitable[object]], ...] = field(default=())

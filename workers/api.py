@@ -11,6 +11,8 @@ import uvicorn
 from api.app import create_app
 from api.deps import Deps, Probe
 from api.tokens import SigningKeys, TokenVerifier, fetch_keys_from
+from models.services.run_credentials import LiveRuns, RunWarrants
+from models.services.warrant_keys import JwksVerifier
 from models.settings import Settings
 from models.storage.blobs import BlobStore
 from models.storage.cache import Cache
@@ -88,6 +90,8 @@ def build(settings: Settings) -> Deps:
         blobs=blobs,
         tokens=TokenVerifier(keys, issuer=settings.oidc_issuer, audience=settings.oidc_audience),
         fast_path=fast_path,
+        live_runs=LiveRuns(db),
+        warrants=RunWarrants(JwksVerifier(settings.warrant_public_jwks)) if settings.warrant_public_jwks else None,
         probes=probes(settings, db, cache, blobs, fast_path),
         vault=Vault(sealing.get_secret_value()) if sealing is not None else None,
         close=(fast_path.close, cache.close, db.close),

@@ -55,6 +55,7 @@ async def ask(
     if item is not None:
         await action_ends.waits(session, principal, item, f"{action.kind} → {action.target} {action.words}")
     await session.flush()
+    await action_ends.tell(session, action)
     return row
 
 

@@ -8,12 +8,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.domain.action import ActionStatus
 from models.domain.approval import ApprovalStatus
+from models.domain.events import EventKind
 from models.domain.principal import Principal
 from models.domain.work_item import WorkItemStatus
 from models.repositories import actions as rows
 from models.repositories import tenants as tenant_rows
 from models.repositories import work_items as item_rows
-from models.services import audit, lifecycle, waiting
+from models.services import audit, events, lifecycle, waiting
 from models.services.outbox import OutboxKind, enqueue
 from models.tables.actions import ActionRow
 from models.tables.work import ApprovalRow, WorkItemRow
@@ -129,3 +130,21 @@ async def _write(
         data={"digest": row.digest, "level": row.level, "words": words} | data,
     )
     await session.flush()
+    await tell(session, row)
+
+
+async def tell(session: AsyncSession, row: ActionRow) -> None:
+    """Tell the item's timeline how an action stands; one of an agent elsewhere has none."""
+    if row.work_item_id is None:
+        return
+    data = {
+        "id": str(row.id),
+        "kind": row.kind,
+        "target": row.target,
+        "status": row.status,
+        "level": row.level,
+        "words": row.words,
+        "approval_id": str(row.approval_id) if row.approval_id else None,
+        "connector": row.effect["connector"] if row.effect else None,
+    }
+    await events.add(session, row.tenant_id, row.work_item_id, EventKind.ACTION, data)

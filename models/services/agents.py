@@ -72,6 +72,24 @@ async def lock_standing(session: AsyncSession, caller: AgentCaller) -> Standing:
     return Standing(assistant, principal_of(assistant), item, run)
 
 
+def item_of(standing: Standing) -> WorkItemRow:
+    """The work item of a standing that must have one.
+
+    Raises:
+        Forbidden: The agent runs elsewhere.
+    """
+    if standing.item is None:
+        raise Forbidden("this is for agents that run inside: a key has no run", code="no_run")
+    return standing.item
+
+
+def run_of(standing: Standing) -> RunRow:
+    """The run of a standing that must have one; raises as `item_of` does."""
+    item_of(standing)
+    assert standing.run is not None, "they are locked together"
+    return standing.run
+
+
 def _require_live(caller: AgentCaller, item: WorkItemRow | None, run: RunRow | None) -> None:
     if item is None or run is None or run.work_item_id != item.id or item.assistant_id != caller.assistant_id:
         raise Forbidden("the warrant names a run that there is not", code="run")

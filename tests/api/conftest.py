@@ -20,6 +20,7 @@ from api.app import create_app
 from api.deps import Deps, Probe
 from api.tokens import SigningKeys, TokenVerifier
 from models.domain.principal import Principal
+from models.services.run_credentials import LiveRuns, RunWarrants
 from models.settings import Settings
 from models.storage.blobs import BlobStore
 from models.storage.cache import Cache
@@ -28,6 +29,7 @@ from models.storage.vault import Vault
 from tests.api.issuer import AUDIENCE, TestIssuer
 from tests.fixtures.companies import ISSUER
 from tests.fixtures.postgres import TestDatabase, free_port
+from tests.fixtures.runs import VERIFIER
 from tests.fixtures.valkey import ValkeyServer
 
 
@@ -156,6 +158,8 @@ async def deps(
         blobs=BlobStore(f"file://{tmp_path}/blobs"),
         tokens=TokenVerifier(SigningKeys(issuer.fetch), issuer=ISSUER, audience=AUDIENCE),
         fast_path=fast_path,
+        live_runs=LiveRuns(db),
+        warrants=RunWarrants(VERIFIER),
         probes=(Probe("postgres", hard=True, check=postgres),),
         vault=Vault(Vault.new_key()),
     )
@@ -177,7 +181,7 @@ async def api_without_postgres(deps: Deps, issuer: TestIssuer) -> AsyncIterator[
         await db.ping()
         return ""
 
-    gone = replace(deps, db=db, probes=(Probe("postgres", hard=True, check=ping),))
+    gone = replace(deps, db=db, live_runs=LiveRuns(db), probes=(Probe("postgres", hard=True, check=ping),))
     async with serve(create_app(gone), issuer) as client:
         yield client
     await db.close()

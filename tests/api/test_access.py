@@ -17,23 +17,28 @@ from tests.fixtures.work import Work
 
 
 def test_routes_and_table_are_the_same() -> None:
-    access.check(routes(), routes())
+    access.check(routes(), routes(), routes())
 
 
 def test_a_route_that_is_not_in_the_table_fails_the_start() -> None:
     extra = APIRoute("/v1/extra", lambda: None, methods=["GET"])
     with pytest.raises(access.AccessTableError, match="GET /v1/extra is not in the table"):
-        access.check([*routes(), extra], [*routes(), extra])
+        access.check([*routes(), extra], [*routes(), extra], routes())
 
 
 def test_a_row_without_a_route_fails_the_start() -> None:
     with pytest.raises(access.AccessTableError, match="is in the table, but no route"):
-        access.check(routes()[1:], routes())
+        access.check(routes()[1:], routes(), routes())
 
 
 def test_a_route_that_asks_nobody_fails_the_start() -> None:
     with pytest.raises(access.AccessTableError, match="/v1/me does not ask who calls"):
-        access.check(routes(), [route for route in routes() if route.path != "/v1/me"])
+        access.check(routes(), [route for route in routes() if route.path != "/v1/me"], routes())
+
+
+def test_a_route_for_agents_that_asks_people_fails_the_start() -> None:
+    with pytest.raises(access.AccessTableError, match="/v1/agent/context does not ask who calls"):
+        access.check(routes(), routes(), [route for route in routes() if route.path != "/v1/agent/context"])
 
 
 def test_health_alone_is_public() -> None:
@@ -51,6 +56,10 @@ _NIL = UUID(int=0)
 @pytest.mark.parametrize(("method", "path"), list(access.TABLE))
 def test_each_route_refuses_who_has_no_role_for_it(method: str, path: str) -> None:
     rule = access.TABLE[method, path]
+    if rule is access.Open.AGENT:
+        with pytest.raises(access.Forbidden):
+            access.require(_somebody(*Role), method, path)
+        return
     if isinstance(rule, access.Open):
         access.require(_somebody(), method, path)
         return

@@ -21,6 +21,7 @@ from api.app import create_app, describe
 from api.deps import Deps, Probe
 from api.tokens import SigningKeys, TokenVerifier
 from models.domain.principal import Role
+from models.services.run_credentials import LiveRuns
 from models.settings import Settings
 from models.storage.blobs import BlobStore
 from models.storage.cache import Cache
@@ -56,6 +57,7 @@ def served(database: TestDatabase, valkey: ValkeyServer, tmp_path_factory: Any, 
             blobs=BlobStore(f"file://{tmp_path_factory.mktemp('fuzz')}"),
             tokens=TokenVerifier(SigningKeys(issuer.fetch), issuer=ISSUER, audience=AUDIENCE),
             fast_path=RecordingFastPath(),
+            live_runs=LiveRuns(db),
             probes=(Probe("postgres", hard=True, check=_nothing),),
             vault=Vault(Vault.new_key()),
             close=(cache.close, db.close),

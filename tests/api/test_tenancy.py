@@ -9,7 +9,10 @@ import pytest
 
 from api import access
 from models.domain.principal import Principal, Role
+from models.services import questions
+from models.storage.db import Database
 from tests.api.conftest import Client
+from tests.fixtures.agents import ask, running
 from tests.fixtures.companies import Company
 from tests.fixtures.work import LEVELS, Work
 
@@ -24,10 +27,14 @@ class Theirs:
     tenant: str
     user: str
     file: str
+    running: str
+    action: str
+    question: str
+    key: str
 
 
 @pytest.fixture
-async def theirs(api: Client, acme: Company, work: Work) -> Theirs:
+async def theirs(api: Client, db: Database, acme: Company, work: Work) -> Theirs:
     approval = await work.asked(acme, "L3")
     uploaded = (await api.call("POST", "/v1/files", acme.requester, data=b"secret")).ok(201)
     body = {"assistant": "reconciler", "title": "Theirs", **LEVELS["L1"], "inputs": [{"path": "a.txt", **uploaded}]}
@@ -35,6 +42,11 @@ async def theirs(api: Client, acme: Company, work: Work) -> Theirs:
     (await api.call("PUT", "/v1/secrets/their-key", acme.admin, json={"value": "a long secret"})).ok()
     hooks = {"name": "theirs", "kind": "http", "config": {"hosts": ["hooks.example.com"]}}
     (await api.post("/v1/connectors", acme.admin, hooks)).ok(201)
+    running_item, agent = await running(db, work, acme)
+    asked = await ask(db, agent)
+    async with db.tenant_session(acme.id) as session:
+        question = await questions.ask(session, agent, questions.NewQuestion(words="Which one?"), "q")
+    key = (await api.post(f"/v1/assistants/{acme.assistant_id}/keys", acme.owner, {})).ok(201)
     return Theirs(
         item=item["id"],
         approval=str(approval.id),
@@ -42,6 +54,10 @@ async def theirs(api: Client, acme: Company, work: Work) -> Theirs:
         tenant=str(acme.id),
         user=str(acme.requester.id),
         file="in/a.txt",
+        running=str(running_item.id),
+        action=str(asked.id),
+        question=str(question.id),
+        key=key["id"],
     )
 
 
@@ -52,6 +68,7 @@ def _all_roles(api: Client, person: Principal) -> str:
 
 def _requests(theirs: Theirs) -> dict[tuple[str, str], tuple[str, str, Any]]:
     """For each route that names a thing: the call that reaches for acme's."""
+    keys = f"/v1/assistants/{theirs.assistant}/keys"
     item, halt = f"/v1/work-items/{theirs.item}", {"scope": "tenant", "tenant_id": theirs.tenant}
     assistant_halt = {"scope": "assistant", "tenant_id": theirs.tenant, "assistant_id": theirs.assistant}
     change = {"name": "Mine", "image": "mine", "version": 1}
@@ -65,6 +82,8 @@ def _requests(theirs: Theirs) -> dict[tuple[str, str], tuple[str, str, Any]]:
         ("POST", "/v1/work-items/{work_item_id}/cancel"): ("POST", f"{item}/cancel", {}),
         ("GET", "/v1/work-items/{work_item_id}/timeline"): ("GET", f"{item}/timeline", None),
         ("GET", "/v1/work-items/{work_item_id}/logs"): ("GET", f"{item}/logs", None),
+        ("GET", "/v1/work-items/{work_item_id}/events"): ("GET", f"{item}/events", None),
+        ("GET", "/v1/work-items/{work_item_id}/costs"): ("GET", f"{item}/costs", None),
         ("GET", "/v1/work-items/{work_item_id}/files"): ("GET", f"{item}/files", None),
         ("GET", "/v1/work-items/{work_item_id}/files/{direction}/{path:path}"): ("GET", f"{item}/files/in/a.txt", None),
         ("GET", "/v1/approvals/{approval_id}"): ("GET", f"/v1/approvals/{theirs.approval}", None),
@@ -76,6 +95,17 @@ def _requests(theirs: Theirs) -> dict[tuple[str, str], tuple[str, str, Any]]:
         ("DELETE", "/v1/secrets/{name}"): ("DELETE", "/v1/secrets/their-key", None),
         ("GET", "/v1/connectors/{name}"): ("GET", "/v1/connectors/theirs", None),
         ("PUT", "/v1/connectors/{name}"): ("PUT", "/v1/connectors/theirs", {"version": 1, "config": {}}),
+        ("GET", "/v1/actions/{action_id}/details"): ("GET", f"/v1/actions/{theirs.action}/details", None),
+        ("GET", "/v1/work-items/{work_item_id}/actions"): ("GET", f"/v1/work-items/{theirs.running}/actions", None),
+        ("GET", "/v1/work-items/{work_item_id}/questions"): ("GET", f"/v1/work-items/{theirs.running}/questions", None),
+        ("POST", "/v1/work-items/{work_item_id}/questions/{question_id}/answer"): (
+            "POST",
+            f"/v1/work-items/{theirs.running}/questions/{theirs.question}/answer",
+            {"answer": "that one"},
+        ),
+        ("POST", "/v1/assistants/{assistant_id}/keys"): ("POST", keys, {}),
+        ("GET", "/v1/assistants/{assistant_id}/keys"): ("GET", keys, None),
+        ("DELETE", "/v1/assistants/{assistant_id}/keys/{key_id}"): ("DELETE", f"{keys}/{theirs.key}", None),
         ("PUT", "/v1/budgets"): ("PUT", "/v1/budgets", budget),
         ("POST", "/v1/halts"): ("POST", "/v1/halts", halt),
         ("POST", "/v1/halts/lift"): ("POST", "/v1/halts/lift", assistant_halt),
@@ -94,15 +124,17 @@ OWN = {
     ("GET", "/v1/policies/current"), ("GET", "/v1/policies/{version}"), ("GET", "/v1/budgets"), ("GET", "/v1/halts"),
     ("PUT", "/v1/secrets/{name}"), ("GET", "/v1/secrets"), ("POST", "/v1/connectors"), ("GET", "/v1/connectors"),
     ("GET", "/v1/runtimes"), ("POST", "/v1/runtimes/enrolment-tokens"), ("GET", "/v1/prices"),
-    ("GET", "/v1/prices/{model:path}"),
+    ("GET", "/v1/prices/{model:path}"), ("GET", "/v1/actions"),
 }  # fmt: skip
+# Those of agents, whom a person's token never makes anybody: tests/api/test_agents.py looks at theirs.
+AGENTS = {row for row, rule in access.TABLE.items() if rule is access.Open.AGENT}
 
 
 async def test_every_route_with_another_tenants_token(
     api: Client, acme: Company, globex: Company, theirs: Theirs, row_counts: Any
 ) -> None:
     requests = _requests(theirs)
-    assert requests.keys() | OWN == access.TABLE.keys(), "a new route says here whose things it reaches"
+    assert requests.keys() | OWN | AGENTS == access.TABLE.keys(), "a new route says here whose things it reaches"
     token = _all_roles(api, globex.admin)
     (await api.get("/v1/me", token)).ok()
     before = row_counts()
@@ -135,10 +167,11 @@ async def test_lists_hold_nothing_of_another_tenants(
         "halts",
         "audit",
         "runtimes",
+        "actions",
     ):
         answer = await api.get(f"/v1/{path}", token)
         text = str(answer.ok())
-        for theirs_id in (theirs.item, theirs.approval, theirs.assistant, theirs.tenant, theirs.user):
+        for theirs_id in (theirs.item, theirs.approval, theirs.assistant, theirs.tenant, theirs.user, theirs.action):
             assert theirs_id not in text, (path, theirs_id)
 
 
