@@ -73,10 +73,20 @@ def item_whole(item: dict[str, Any]) -> None:
     for factor in item.get("factors", []):
         console.print(f"{'':<11}[dim]·[/] {safe(factor)}")
     line("cost", item["cost"] or f"at most {item['worst_case']}")
+    if item["costs"]["calls"]:
+        costs(item["costs"])
     line("outcome", safe(item["outcome"]) if item["outcome"] else "")
     line("attempt", item["attempt"] if item["attempt"] > 1 else "")
     line("created", moment(item["created_at"]))
     line("ended", moment(item["ended_at"]))
+
+
+def costs(split: dict[str, Any]) -> None:
+    """What a work item has cost, by what for."""
+    line("sandbox", split["sandbox"])
+    estimated = f", {split['estimated_calls']} estimated" if split["estimated_calls"] else ""
+    counted = ", ".join(f"{count} {safe(name)}" for name, count in split["tokens"].items() if count)
+    line("models", f"{split['llm']} [dim]({split['calls']} calls{estimated}{'; ' + counted if counted else ''})[/]")
 
 
 def approval_card(approval: dict[str, Any]) -> None:

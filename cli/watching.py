@@ -1,13 +1,14 @@
-"""Watching a work item: its timeline and its run's output as they come, until it is final."""
+"""Watching a work item: its live timeline and its run's output as they come, until it is final."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import codecs
+from collections.abc import Callable
 from typing import Any
 
-from cli import render
+from cli import live, render
 from cli.client import Api
 from cli.failures import CommandError
 
@@ -18,35 +19,30 @@ async def watch(api: Api, item_id: str, *, logs: bool = True) -> dict[str, Any]:
     """Print what happens until the item is final; answers the item. Survives restarts of the API."""
     output = asyncio.create_task(_follow_logs(api, item_id)) if logs else None
     try:
-        item = await _follow_timeline(api, item_id)
+        # What the run says is printed whole, from its log; the timeline has only the beginning of each piece.
+        await follow(api, item_id, lambda event: None if event["kind"] == "output" else live.event(event))
         if output is not None:
             await asyncio.wait({output}, timeout=10)
-        return item
+        return await api.get(f"/v1/work-items/{item_id}")
     finally:
         if output is not None:
             output.cancel()
             await asyncio.gather(output, return_exceptions=True)
 
 
-async def _follow_timeline(api: Api, item_id: str) -> dict[str, Any]:
-    after = 0
+async def follow(api: Api, item_id: str, show: Callable[[dict[str, Any]], None], after: int = 0) -> None:
+    """Show the events beyond `after` as they come, each once, until the item is final."""
     while True:
-        # The item first: an event that made it final is then certain to be on the page that is read next.
-        item = await api.get(f"/v1/work-items/{item_id}")
-        after = await _print_new(api, item_id, after)
-        if item["status"] in render.FINAL:
-            return item
+        try:
+            async for name, event_id, event in api.events(f"/v1/work-items/{item_id}/events", str(after)):
+                if name == "end":
+                    return
+                show(event)
+                after = int(event_id)
+        except CommandError as failure:
+            if failure.code != CommandError.AWAY:
+                raise
         await asyncio.sleep(POLL_SECONDS)
-
-
-async def _print_new(api: Api, item_id: str, after: int) -> int:
-    while True:
-        page = await api.get(f"/v1/work-items/{item_id}/timeline", after=after, limit=100)
-        for event in page["items"]:
-            render.event(event)
-            after = event["seq"]
-        if page["next_after"] is None:
-            return after
 
 
 async def _follow_logs(api: Api, item_id: str) -> None:

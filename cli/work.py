@@ -1,23 +1,25 @@
-"""`awgp submit, list, show, watch, cancel, files`: work items."""
+"""`awgp submit, list, show, watch, events, costs, cancel, files`: work items."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli import render
+from cli import live, render
 from cli.client import Api
 from cli.failures import CommandError
 from cli.options import ItemId, JsonOut, User, item_path, run, with_api
+from cli.watching import follow as follow_events
 from cli.watching import watch as watch_item
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (submit, list_items, show, watch, cancel, files):
+    for command in (submit, list_items, show, watch, events, costs, cancel, files):
         name = "list" if command is list_items else command.__name__
         app.command(name)(command)
 
@@ -131,6 +133,55 @@ def watch(
     run(with_api(act, user))
 
 
+def events(
+    item: ItemId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the item is final.")] = False,
+    after: Annotated[int, typer.Option(help="Only what comes after this seq.")] = 0,
+    user: User = None,
+    as_json: JsonOut = False,
+) -> None:
+    """Show a work item's live timeline: output, progress, model calls, actions, approvals, what it uses."""
+
+    async def act(api: Api) -> None:
+        path = await item_path(api, item)
+        show: Callable[[dict[str, Any]], None] = (lambda one: print(json.dumps(one))) if as_json else live.event
+        if follow:
+            await follow_events(api, path.rsplit("/", 1)[-1], show, after)
+            return
+        seen: int | None = after
+        while seen is not None:
+            page = await api.get(f"{path}/events", after=seen, limit=200)
+            for one in page["items"]:
+                show(one)
+            seen = page["next_after"]
+
+    run(with_api(act, user))
+
+
+def costs(item: ItemId, user: User = None, as_json: JsonOut = False) -> None:
+    """Show what a work item has cost, call by call."""
+
+    async def act(api: Api) -> None:
+        path = await item_path(api, item)
+        cursor: str | None = None
+        while True:
+            page = await api.get(f"{path}/costs", cursor=cursor, limit=200)
+            for call in page["items"]:
+                if as_json:
+                    print(json.dumps(call))
+                else:
+                    live.event({"kind": "llm_call", "at": call["started_at"], "data": call})
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        if as_json:
+            print(json.dumps(page["costs"]))
+        else:
+            render.costs(page["costs"])
+
+    run(with_api(act, user))
+
+
 def cancel(
     item: ItemId,
     reason: Annotated[str, typer.Option("--reason", "-r", help="Why.")] = "",
@@ -170,6 +221,8 @@ async def _watch_to_the_end(api: Api, item_id: str, *, logs: bool = True) -> Non
     ended = await watch_item(api, item_id, logs=logs)
     why = f": {render.safe(ended['reason'])}" if ended["reason"] else ""
     cost = f", cost {ended['cost']}" if ended["cost"] else ""
+    if ended["costs"]["calls"]:
+        cost += f" (sandbox {ended['costs']['sandbox']}, {ended['costs']['calls']} model calls {ended['costs']['llm']})"
     render.console.print(f"{render.status(ended['status'])}{why}{cost}")
     if ended["status"] != "succeeded":
         raise typer.Exit(CommandError.NOT_SUCCEEDED)

@@ -50,9 +50,7 @@ class ItemEvent(BaseModel):
 
 
 AUDITED = {
-    "action": EventKind.ACTION,
     "approval": EventKind.APPROVAL,
-    "effect": EventKind.ACTION,
     "run": EventKind.RUN,
     "work_item": EventKind.STATUS,
 }

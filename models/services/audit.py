@@ -26,7 +26,7 @@ def record(
 ) -> None:
     """Append one event to the tenant's trail; sealed into the chain when the transaction commits.
 
-    What is audited of a work item, its runs, approvals and actions is told to the item's live timeline too.
+    What is audited of a work item, its runs and approvals is told to the item's live timeline too.
 
     Args:
         session: The transaction in which it happened.

@@ -1,8 +1,8 @@
 """Telling a work item's live timeline what happens, in the transaction in which it happens.
 
-Events are for watching; what must be proven is audited. What is audited of an item, its runs, approvals and actions
-stands in the timeline by that (`models/services/audit.py`); the rest is told here. Events are written when the
-transaction commits, just before its audit events (`models/storage/event_order.py`), so one may be told of at any point.
+Events are for watching; what must be proven is audited. What is audited of an item, its runs and approvals stands in
+the timeline by that (`models/services/audit.py`); the rest is told here. Events are written when the transaction
+commits, just before its audit events (`models/storage/event_order.py`), so one may be told of at any point of it.
 """
 
 from __future__ import annotations

@@ -160,6 +160,11 @@ async def test_watched_to_the_end(awgp: Awgp, acme: Company, work: Work, databas
     ended = await awgp("watch", str(item.id))
     assert ended.code == 3
     assert "failed: it broke" in ended.out
+    events = [json.loads(line) for line in (await awgp("events", str(item.id), "--json")).ok().splitlines()]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert "asked reconciler" in (await awgp("events", "last", "--follow")).ok()
+    assert (await awgp("events", "last", "--after", str(len(events)))).ok() == ""
+    assert "0 calls" in (await awgp("costs", "last")).ok()
 
 
 async def test_halted_and_lifted(awgp: Awgp, acme: Company) -> None:
