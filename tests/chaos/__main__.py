@@ -10,7 +10,9 @@ import asyncio
 import sys
 import time
 
+from tests.chaos.agents import AgentChaos
 from tests.chaos.harness import Harness, Tally
+from tests.e2e.agents import Receiver
 from tests.e2e.client import Console
 from tests.e2e.private_stack import SHARED
 from tests.e2e.recount import Recount
@@ -20,12 +22,15 @@ from workers.stack.stack import Stack
 async def run(stack: Stack, rounds: int) -> Tally:
     """So many rounds; a round's faults are told as it ends."""
     with Recount.of(stack) as recount:
-        async with Console(stack) as console:
+        async with Console(stack) as console, Receiver.listening() as receiver:
             harness = Harness(stack, console, recount)
+            struck = AgentChaos(stack, console, recount, receiver)
             for number in range(1, rounds + 1):
                 started = time.monotonic()
                 await harness.round()
                 await harness.storm(seed=number)
+                await struck.round()
+                harness.add(struck)
                 tally = harness.tally()
                 print(f"  round {number} ({time.monotonic() - started:.0f} s): {tally.line}", flush=True)
             for cell, times in sorted(harness.seen.items()):

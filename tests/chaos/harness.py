@@ -13,6 +13,7 @@ from datetime import datetime
 from uuid import UUID
 
 from sandbox.runtime_settings import RuntimeSettings
+from tests.chaos.agents import AgentChaos
 from tests.chaos.cells import KILLED, STATES, STORMED, Cell
 from tests.chaos.herd import LONG_SECONDS, Animal, Herd, StateMissedError, statuses_at
 from tests.e2e.client import Console
@@ -220,6 +221,13 @@ class Harness:
                 self._faults.append(f"{animal.state} item {animal.id} is {status}, not {ends_as}")
             elif ends_as == "succeeded" and not (ran.whole and len(ran.nonces) == 1):
                 self._faults.append(f"{animal.state} item {animal.id} succeeded, but its output is not one whole run")
+
+    def add(self, struck: AgentChaos) -> None:
+        """Count what agents' chaos has struck with the rest; it is emptied."""
+        self._items += struck.items
+        self._faults += struck.faults
+        self.seen += struck.seen
+        struck.items, struck.faults, struck.seen = [], [], Counter()
 
     def tally(self) -> Tally:
         """Count everything again from the database."""

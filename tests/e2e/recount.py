@@ -40,6 +40,7 @@ FAULTS: Mapping[str, LiteralString] = {
         GROUP BY e.work_item_id HAVING count(*) > 1""",
     "more than one warrant that was claimed for an attempt": """
         SELECT work_item_id AS id FROM warrants WHERE work_item_id = ANY(%(items)s) AND claimed_at IS NOT NULL
+          AND run_id IS NOT NULL
         GROUP BY work_item_id, run_id, attempt HAVING count(*) > 1""",
     "run still open though its item has ended": """
         SELECT w.id FROM work_items w JOIN runs r ON r.tenant_id = w.tenant_id AND r.work_item_id = w.id
@@ -49,14 +50,16 @@ FAULTS: Mapping[str, LiteralString] = {
           AND a.subject = 'approval/' || p.id AND a.kind = ANY(%(outcomes)s) WHERE p.work_item_id = ANY(%(items)s)
         GROUP BY p.work_item_id, p.id, p.status
         HAVING count(a.seq) <> (CASE WHEN p.status = 'pending' THEN 0 ELSE 1 END)""",
+    # Whether an effect of which nothing is known was done is asked also after its item's end.
     "approval still open though its item has ended": """
         SELECT w.id FROM work_items w JOIN approvals p ON p.tenant_id = w.tenant_id AND p.work_item_id = w.id
-        WHERE w.id = ANY(%(items)s) AND w.ended_at IS NOT NULL AND p.status = 'pending'""",
+        WHERE w.id = ANY(%(items)s) AND w.ended_at IS NOT NULL AND p.status = 'pending' AND p.action_id IS NULL""",
     "reservation leaked: live, though its item has ended": """
         SELECT w.id FROM work_items w JOIN reservations r ON r.tenant_id = w.tenant_id AND r.work_item_id = w.id
         WHERE w.id = ANY(%(items)s) AND w.ended_at IS NOT NULL AND r.phase IN ('waiting', 'claimed')""",
     "charged more than once": """
-        SELECT work_item_id AS id FROM charges WHERE work_item_id = ANY(%(items)s) GROUP BY 1 HAVING count(*) > 1""",
+        SELECT work_item_id AS id FROM charges WHERE work_item_id = ANY(%(items)s)
+        GROUP BY work_item_id, kind HAVING count(*) > 1""",
 }
 
 # Whole tables: what a window says against what its reservations say.
