@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def command(cache: Path, work: Path, upstream: str, redis_url: str, port: int) -
         "HOME": str(work),
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "LITELLM_LOG": "ERROR",
+        "LITELLM_MASTER_KEY": f"sk-{secrets.token_hex(32)}",
         "REDIS_USERNAME": redis.username or "",
         "PYTHONPATH": str(work),
     }
