@@ -7,7 +7,7 @@ has several prices for the same thing (tiers, times of day, endpoints) the deare
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from math import ceil
@@ -29,6 +29,7 @@ PLAIN_PROVIDERS = (
 """Whose models are known by their plain names too, for an upstream that is the provider itself."""
 
 _PRICES = ("input", "output", "cached_input", "cache_write", "reasoning", "image", "request")
+_LIMITS = ("context_tokens", "max_output_tokens")
 _A_TOKEN = MILLION * NANO_PER_USD
 _LISTED = {
     "input": ("prompt", _A_TOKEN),
@@ -107,15 +108,17 @@ def listed_card(entry: Mapping[str, Any], endpoints: Iterable[Any], at: datetime
         at: From when on.
         source: Where it comes from.
     """
+    served = [cast("Mapping[str, Any]", each) for each in endpoints if isinstance(each, Mapping)]
     try:
-        prices = _dearest(_listed_prices(pricing) for pricing in _pricings(entry, endpoints))
+        prices = _dearest(_listed_prices(pricing) for pricing in _pricings(entry, served))
     except NoPriceError:
         return None
-    top = entry.get("top_provider")
-    top = cast("dict[str, Any]", top) if isinstance(top, dict) else {}
+    top: Any = entry.get("top_provider")
+    most = served or ([cast("Mapping[str, Any]", top)] if isinstance(top, Mapping) else [])
     return _card(
         entry.get("id"), prices, at, source,
-        context_tokens=_count(entry.get("context_length")), max_output_tokens=_count(top.get("max_completion_tokens")),
+        context_tokens=_longest([_count(each.get("context_length")) for each in (entry, *served)]),
+        max_output_tokens=_longest([_count(each.get("max_completion_tokens")) for each in most]),
     )  # fmt: skip
 
 
@@ -145,7 +148,7 @@ def _take(cards: dict[str, RateCard], card: RateCard | None) -> None:
         cards[card.model] = card
         return
     prices = _dearest(card_prices(each) for each in (before, card))
-    limits = {name: getattr(before, name) or getattr(card, name) for name in ("context_tokens", "max_output_tokens")}
+    limits = {name: _longest([getattr(before, name), getattr(card, name)]) for name in _LIMITS}
     cards[card.model] = before.model_copy(update=prices | limits)
 
 
@@ -183,10 +186,10 @@ def _speaks_text(entry: Mapping[str, Any]) -> bool:
     return not isinstance(says, list) or "text" in says
 
 
-def _pricings(entry: Mapping[str, Any], endpoints: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
+def _pricings(entry: Mapping[str, Any], endpoints: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """All price tables of a model: its own, its endpoints', and those that begin at a longer prompt."""
     for holder in (entry, *endpoints):
-        pricing: Any = cast("Mapping[str, Any]", holder).get("pricing") if isinstance(holder, Mapping) else None
+        pricing: Any = holder.get("pricing")
         if not isinstance(pricing, dict):
             raise NoPriceError("no pricing")
         table = cast("dict[str, Any]", pricing)
@@ -207,6 +210,12 @@ def _listed_prices(pricing: Mapping[str, Any]) -> Prices:
         prices["output"] = max(said, nano(pricing["image_output"], _A_TOKEN))
     # Zero stands for "not priced apart" there: reading a cache for nothing is not what any of them offers.
     return {name: price for name, price in prices.items() if price or name in {"input", "output"}}
+
+
+def _longest(lengths: Sequence[int | None]) -> int | None:
+    """The longest; None when one of them is not known: a prompt's length is cut off at it when a call is held for."""
+    known = [length for length in lengths if length is not None]
+    return max(known) if known and len(known) == len(lengths) else None
 
 
 def _count(value: object) -> int | None:

@@ -81,6 +81,15 @@ def test_the_dearest_endpoint_counts() -> None:
     assert card.cached_input == 2_000_000_000
 
 
+def test_the_longest_endpoint_counts_and_an_unknown_length_is_no_bound() -> None:
+    prices = entry()["pricing"]
+    known = [{"pricing": prices, "context_length": length, "max_completion_tokens": 100} for length in (500, 3000)]
+    card = sure(listed_card({**entry(), "top_provider": {"max_completion_tokens": 7}}, known, AT, "a test"))
+    assert (card.context_tokens, card.max_output_tokens) == (3000, 100)
+    card = sure(listed_card(entry(), [*known, {"pricing": prices}], AT, "a test"))
+    assert (card.context_tokens, card.max_output_tokens) == (None, None)
+
+
 def test_the_dearest_tier_counts() -> None:
     card = sure(one(overrides=[{"min_prompt_tokens": 200_000, "prompt": "0.000004"}]))
     assert (card.input, card.output) == (4_000_000_000, 2_000_000_000)
