@@ -20,6 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cli import tokens
 from cli.settings import CliSettings
 from models.domain.principal import Principal
+from models.domain.rate_card import RateCard
+from models.services import rate_cards
+from models.storage.db import Database
 from tests.api.conftest import Client
 from tests.fixtures.companies import Company
 from tests.fixtures.postgres import TestDatabase, free_port
@@ -175,6 +178,20 @@ async def test_halted_and_lifted(awgp: Awgp, acme: Company) -> None:
     assert "Lifted" in (await awgp("lift", "assistant", "-a", "reconciler")).ok()
     assert (await awgp("halt", "everything")).code == 1
     assert (await awgp("halt", "tenant", "--tenant", "globex")).code == 1
+
+
+async def test_prices_listed_and_shown(awgp: Awgp, acme: Company, db: Database) -> None:
+    awgp.sign_in(acme.requester)
+    assert "none is let through" in (await awgp("prices", "list", "a/")).ok()
+    at = await rate_cards.moment(db)
+    for output in (2_000_000_000, 2_500_000_001):
+        card = RateCard(model="a/[x]:free", effective_from=at, source="a test", input=150_000_000, output=output)
+        await rate_cards.add(db, [card])
+    listed = (await awgp("prices", "list", "X")).ok()
+    assert "a/[x]:free in 0.15 out 2.500000001" in listed
+    shown = (await awgp("prices", "show", "a/[x]:free")).ok()
+    assert shown.index("version 2") < shown.index("version 1")
+    assert (await awgp("prices", "show", "a/none")).code == 1
 
 
 async def test_the_trail_verified_and_written_out(
