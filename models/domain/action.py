@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -67,6 +68,14 @@ HTTP_READS = frozenset({"GET", "HEAD"})
 
 HttpMethod = Annotated[str, StringConstraints(pattern="^(GET|HEAD|POST|PUT|PATCH|DELETE)$")]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")]
+
+
+def again_digest(digest: str, warrant_id: UUID) -> str:
+    """What is asked of people when nobody knows whether an action was done: may this very try be followed by another.
+
+    Another digest than the action's, so that a yes to the one is never a yes to the other.
+    """
+    return hashlib.sha256(f"again:{digest}:{warrant_id}".encode()).hexdigest()
 
 
 def _one_line(text: str) -> str:

@@ -28,6 +28,7 @@ class WorkItemSummary(View):
         held: A halt is in force: what waits goes on waiting.
         suspended: Its run has ended until people have decided; nothing is to be followed.
         worst_case: Money in words, as are `cost` and `factors`.
+        staged: How many staged effects are to be committed before the item ends; its run has ended well.
     """
 
     status: WorkItemStatus
@@ -47,6 +48,7 @@ class WorkItemSummary(View):
     attempt: int = 0
     suspended: bool = False
     reason: str = ""
+    staged: int = 0
 
 
 class DryRun(View):

@@ -13,6 +13,7 @@ from sqlalchemy import select as sa_select
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.domain.action import again_digest
 from models.tables.actions import ActionRow, ActionSetRow
 from models.tables.tenancy import AssistantRow, PrincipalRow, TenantRow
 from models.tables.work import ApprovalRow, DecisionRow, RiskAssessmentRow, WorkItemRow
@@ -39,8 +40,18 @@ class Whole:
     requester: PrincipalRow | None
 
     @property
+    def is_about_a_try(self) -> bool:
+        """Whether it asks if a try, of which nobody knows whether it was done, may be followed by another."""
+        action = self.action
+        if action is None or action.warrant_id is None:
+            return False
+        return self.approval.subject_digest == again_digest(action.digest, action.warrant_id)
+
+    @property
     def subject_now(self) -> str:
         """Digest of exactly what would run or be done, as the rows say now."""
+        if self.is_about_a_try:
+            return self.approval.subject_digest
         if self.action is not None:
             return self.action.digest
         if self.action_set is not None:
@@ -92,6 +103,9 @@ async def cancel_open(
         text(
             "update approvals set status = 'cancelled', reason = :reason, ended_at = clock_timestamp()"
             " where tenant_id = :tenant and work_item_id = :item and status = 'pending'"
+            # Whether an effect was done is to be answered also when the item is over.
+            " and not exists (select 1 from actions c where c.tenant_id = approvals.tenant_id"
+            " and c.id = approvals.action_id and c.status = 'unknown')"
             " and (:sets or action_set_id is null) returning id"
         ),
         {"tenant": tenant_id, "item": work_item_id, "reason": reason, "sets": sets},

@@ -55,7 +55,8 @@ async def approvals(system: Database, after: UUID | None, limit: int) -> list[Fo
     """
     rows = await system.rows(
         """select a.tenant_id, a.id, coalesce(c.status, w.status) as status, w.id as work_item_id,
-                  a.action_set_id is null and coalesce(c.ended_at, w.ended_at) is not null as is_final,
+                  a.action_set_id is null
+                    and case when a.action_id is null then w.ended_at else c.ended_at end is not null as is_final,
                   a.action_id is not null or a.action_set_id is not null as by_itself
              from approvals a left join work_items w on w.tenant_id = a.tenant_id and w.id = a.work_item_id
              left join actions c on c.tenant_id = a.tenant_id and c.id = a.action_id

@@ -13,7 +13,7 @@ from models.domain.principal import Principal
 from models.repositories import approvals as rows
 from models.repositories import tenants as tenant_rows
 from models.repositories import work_items as item_rows
-from models.services import action_ends, audit
+from models.services import action_ends, action_set_ends, audit
 from models.services.ids import new_id
 from models.services.outbox import OutboxKind, enqueue
 from models.services.who_decides import who_decides
@@ -124,3 +124,5 @@ async def subject_ended(
     """Take a final approval over into what it is about. A work item's own workflow reads it by itself."""
     if approval.action_id is not None:
         await action_ends.approval_ended(session, principal, approval, item, edited=edited)
+    elif approval.action_set_id is not None:
+        await action_set_ends.approval_ended(session, principal, approval, item)

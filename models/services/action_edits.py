@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from models.domain.action import ActionEdits, ActionRequest
+from models.domain.action import ActionEdits, ActionRequest, ActionStatus
 from models.domain.approval import ApprovalRequirement, Verdict
 from models.domain.errors import Conflict
 from models.domain.principal import Principal
@@ -33,6 +33,8 @@ def may_be_edited(whole: Whole, requirement: ApprovalRequirement, verdict: Verdi
     """
     if whole.action is None:
         raise Conflict("only one action may be edited; a work item or a set is decided as it is", code="not_editable")
+    if whole.action.status != ActionStatus.PENDING:
+        raise Conflict("this may have been done already: it is tried again as it is, or left", code="not_editable")
     if requirement.quorum > 1:
         raise Conflict(
             f"this takes {requirement.quorum} approvals, and each must be of the same thing: reject it, and the agent"

@@ -14,7 +14,7 @@ from models.domain.work_item import WorkItemStatus
 from models.repositories import actions as rows
 from models.repositories import tenants as tenant_rows
 from models.repositories import work_items as item_rows
-from models.services import audit, events, lifecycle, waiting
+from models.services import audit, effect_answers, events, lifecycle, waiting
 from models.services.outbox import OutboxKind, enqueue
 from models.tables.actions import ActionRow
 from models.tables.work import ApprovalRow, WorkItemRow
@@ -66,6 +66,9 @@ async def approval_ended(
     """Take an action's approval over, once it is final. Item and approval are locked."""
     assert approval.action_id is not None, "the approval is about an action"
     row = await rows.lock(session, approval.action_id)
+    if row is not None and row.status == ActionStatus.UNKNOWN and row.approval_id == approval.id:
+        await effect_answers.answered(session, principal, row, approval)
+        return
     if row is None or row.status != ActionStatus.PENDING or row.approval_id != approval.id:
         return
     status = OUTCOMES[ApprovalStatus(approval.status)]

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.domain.action import ActionStatus
 from models.domain.approval import (
     ApprovalQuestion,
     ApprovalRequirement,
@@ -167,7 +168,10 @@ async def _context(
         expires_at=approval.expires_at,
         ended_at=approval.ended_at,
         may_decide=refused is None,
-        may_edit=refused is None and whole.action is not None and requirement.quorum == 1,
+        may_edit=refused is None
+        and whole.action is not None
+        and whole.action.status == ActionStatus.PENDING
+        and requirement.quorum == 1,
         refusal=refused.words if refused else "",
         refusal_code=refused.code if refused else None,
     )
@@ -180,6 +184,8 @@ async def _subject(session: AsyncSession, whole: rows.Whole) -> dict[str, Any]:
     before = await action_rows.of_item(session, item.id) if item is not None and (action or action_set) else []
     if action is not None:
         title = f"{action.kind} → {action.target}" + (f", for “{item.title}”" if item is not None else "")
+        if whole.is_about_a_try:
+            title = f"Nobody knows whether this was done: {title}. Yes tries it again, no leaves it"
         return named | {
             "subject": Subject.ACTION,
             "action_id": action.id,

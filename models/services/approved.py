@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from models.domain.approval import ApprovalStatus, DecisionView, Human
+from models.domain.approval import ApprovalRequirement, ApprovalStatus, DecisionView, Human
 from models.domain.risk import RiskLevel
 from models.repositories import approvals as approval_rows
 from models.repositories import assistants as assistant_rows
@@ -17,7 +18,7 @@ from models.rules.approval import requirement_for, tally
 from models.services import policies
 from models.services.approval_views import decision_view
 from models.tables.tenancy import PrincipalRow
-from models.tables.work import DecisionRow, WorkItemRow
+from models.tables.work import ApprovalRow, DecisionRow, WorkItemRow
 
 
 async def missing_approval(session: AsyncSession, item: WorkItemRow) -> str | None:
@@ -42,10 +43,22 @@ async def missing_approval(session: AsyncSession, item: WorkItemRow) -> str | No
         return f"{level} needs an approval of exactly this spec, and there is none"
     if approval.status != ApprovalStatus.APPROVED:
         return f"its approval is {approval.status}"
-    holding = await _holding_of(session, item.tenant_id)
-    decisions = await approval_rows.decisions(session, item.tenant_id, [approval.id])
-    votes = [_vote(row, holding) for row in decisions if row.subject_digest == item.spec_digest]
-    counted = tally(requirement, votes, await _requesters(session, item))
+    askers = await askers_of(session, item.tenant_id, item.assistant_id, item.requester_id)
+    return await missing_votes(session, approval, requirement, item.spec_digest, askers)
+
+
+async def missing_votes(
+    session: AsyncSession,
+    approval: ApprovalRow,
+    requirement: ApprovalRequirement,
+    digest: str,
+    askers: Sequence[Human],
+) -> str | None:
+    """Why the votes on exactly this digest do not approve it, in words; None: they do."""
+    holding = await _holding_of(session, approval.tenant_id)
+    decisions = await approval_rows.decisions(session, approval.tenant_id, [approval.id])
+    votes = [_vote(row, holding) for row in decisions if row.subject_digest == digest]
+    counted = tally(requirement, votes, askers)
     if counted.status is not ApprovalStatus.APPROVED:
         return f"its votes do not approve it: {counted.words}"
     return None
@@ -62,10 +75,15 @@ def _vote(row: DecisionRow, holding: UUID) -> DecisionView:
     return vote.model_copy(update={"as_holding": vote.as_holding and vote.tenant_id == holding})
 
 
-async def _requesters(session: AsyncSession, item: WorkItemRow) -> list[Human]:
-    assistant = await assistant_rows.get(session, item.assistant_id)
-    ids = {item.requester_id} | ({assistant.owner_id} if assistant and assistant.owner_id else set[UUID]())
-    found = [await principal_rows.get(session, item.tenant_id, wanted) for wanted in ids]
+async def askers_of(
+    session: AsyncSession, tenant_id: UUID, assistant_id: UUID, requester_id: UUID | None
+) -> list[Human]:
+    """Whose votes do not count: who asked, and the human who answers for the assistant."""
+    assistant = await assistant_rows.get(session, assistant_id)
+    ids = {requester_id} if requester_id is not None else set[UUID]()
+    if assistant is not None and assistant.owner_id is not None:
+        ids.add(assistant.owner_id)
+    found = [await principal_rows.get(session, tenant_id, wanted) for wanted in ids]
     return [_human(row) for row in found if row is not None]
 
 

@@ -181,9 +181,10 @@ def _check_subject(whole: rows.Whole, digest: str | None) -> None:
         raise Conflict("the digest is not that of what is asked here; read it again", code="digest_differs")
     if whole.subject_now != approval.subject_digest:
         raise Conflict("what this is about has changed since it was asked", code="subject_changed")
-    if whole.action is not None and whole.action.status != ActionStatus.PENDING:
+    if whole.action is not None and whole.action.status not in (ActionStatus.PENDING, ActionStatus.UNKNOWN):
         raise AlreadyDecided(f"the action is {whole.action.status}", code="action_ended")
-    if item is None:
+    # Whether an effect was done is to be answered also when the item is over.
+    if item is None or (whole.action is not None and whole.action.status == ActionStatus.UNKNOWN):
         return
     # A staged set is decided after its run; nothing else outlives its item.
     ended = WorkItemStatus(item.status).is_final and whole.action_set is None

@@ -146,10 +146,11 @@ async def _close_questions(session: AsyncSession, principal: Principal, item: Wo
 
     No lock is waited for here: whoever else changes these rows has locked the item first.
     """
-    from models.services import action_ends
+    from models.services import action_ends, action_set_ends
 
     await _cancel_approval(session, principal, item, f"the work item is {item.status}")
     await action_ends.item_ended(session, principal, item)
+    await action_set_ends.item_ended(session, principal, item)
 
 
 def kill_run(session: AsyncSession, principal: Principal, run: RunRow, reason: str) -> None:

@@ -12,7 +12,7 @@ from models.domain.run import RunStatus
 from models.domain.work_item import WorkItemStatus
 from models.repositories import runs as run_rows
 from models.repositories import work_items as item_rows
-from models.services import audit, leases, lifecycle, settlement
+from models.services import action_set_ends, audit, leases, lifecycle, settlement
 
 
 class Settled(StrEnum):
@@ -42,6 +42,7 @@ async def settle_without_workflow(
     reason = f"its workflow is {workflow_state} without having ended it"
     known = run is not None and run.kill_reason is not None
     if run is not None and run.status == RunStatus.ENDED and item.status != WorkItemStatus.QUEUED:
+        await action_set_ends.discard_all(session, principal, item, reason)
         await settlement.finish(session, principal, item.id)
     else:
         await lifecycle.close(session, principal, item.id, WorkItemStatus.HALTED, reason)

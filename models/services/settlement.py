@@ -13,7 +13,7 @@ from models.domain.run import RunStatus
 from models.domain.work_item import WorkItemStatus
 from models.repositories import work_items as rows
 from models.rules import cost
-from models.services import lifecycle, money, policies
+from models.services import action_set_ends, lifecycle, money, policies, staged
 from models.tables.execution import RunRow
 from models.tables.work import WorkItemRow
 from sandbox.spec import RunOutcome, RunResult, RunSpec
@@ -29,8 +29,8 @@ STATUS_OF = {
 async def finish(session: AsyncSession, principal: Principal, work_item_id: UUID) -> WorkItemRow:
     """Settle the cost, take the run's outcome over and close the item; repeatable.
 
-    While there is no ended run the item is answered as it stands: a workflow that asks too early reads on, and must
-    not fail for it, since a failure would end a run that lives.
+    While there is no ended run, or effects that it staged are to be committed, the item is answered as it stands: a
+    workflow that asks too early reads on, and must not fail for it, since a failure would end a run that lives.
 
     Raises:
         NotFound: There is no such item.
@@ -43,6 +43,13 @@ async def finish(session: AsyncSession, principal: Principal, work_item_id: UUID
         return item
     outcome = RunOutcome(run.outcome or RunOutcome.RUNTIME_GONE)
     result = RunResult.model_validate(run.result) if run.result else RunResult(outcome=outcome)
+    if await staged.open_members(session, item, run):
+        return item  # its staged effects are committed first (`staged.advance`)
+    if outcome is not RunOutcome.SUCCEEDED:
+        await action_set_ends.discard_all(session, principal, item, f"the run ended as {_words(outcome, result)}")
+    status, why = STATUS_OF.get(outcome, WorkItemStatus.FAILED), _reason(item, outcome, result)
+    if status is WorkItemStatus.SUCCEEDED:
+        status, why = await staged.verdict(session, item)
     charged = await _settle(session, principal, item, run, result)
     item.outcome = outcome.value
     item.result = result.model_dump(mode="json")
@@ -50,9 +57,9 @@ async def finish(session: AsyncSession, principal: Principal, work_item_id: UUID
         session,
         principal,
         item,
-        STATUS_OF.get(outcome, WorkItemStatus.FAILED),
+        status,
         summary=f"“{item.title}”: {_words(outcome, result)}; cost {format_usd(charged)}",
-        reason=_reason(item, outcome, result),
+        reason=why,
         data={
             "outcome": outcome.value,
             "exit_code": result.exit_code,

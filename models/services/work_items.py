@@ -22,7 +22,7 @@ from models.repositories import tenants as tenant_rows
 from models.repositories import work_items as rows
 from models.repositories.work_items import Filter
 from models.rules.waiting import Waiting
-from models.services import audit, lifecycle, tenants
+from models.services import audit, lifecycle, staged, tenants
 from models.services.halts import active_halt
 from models.services.new_work_items import LimitsAsked, NewWorkItem, create_work_item, dry_run, request_digest
 from models.services.outbox import OutboxKind, enqueue
@@ -208,6 +208,7 @@ async def view(session: AsyncSession, work_item_id: UUID) -> WorkItemSummary:
         attempt=run.attempt if run else 0,
         suspended=run is not None and run.status == RunStatus.QUEUED and run.waiting == Waiting.SUSPENDED,
         reason=item.reason,
+        staged=await staged.open_members(session, item, run),
     )
 
 

@@ -508,10 +508,9 @@ async def test_an_agent_that_ends_without_waiting_closes_its_questions(
     asked = await ask(db, caller, request(mode="async"))
     allowed = await ask(db, caller, request(effect=EFFECT, target="b"))
     await decide(db, acme.approver, allowed.approval_id)
-    staged = await ask(db, caller, request(effect=EFFECT, mode="staged", target="c"))
     await end_run(db, acme, caller)
     assert (await item_of(db, acme, item.id)).status == "succeeded"
-    assert [await status(db, acme, one.id) for one in (asked, allowed, staged)] == ["cancelled", "permitted", "staged"]
+    assert [await status(db, acme, one.id) for one in (asked, allowed)] == ["cancelled", "permitted"]
     assert await code_of(decide(db, acme.approver, asked.approval_id)) == "already_closed"
     kinds = [await outbox(db, acme, "signal_approval")]
     assert {"approval_id": str(asked.approval_id)} in kinds[0]
