@@ -28,10 +28,6 @@ class WarrantSigner(Protocol):
         """The JWK set (JSON) that verifies what this key signs."""
         ...
 
-    def public_jwks(self) -> str:
-        """The JWK set (JSON) that verifies what this key signs."""
-        ...
-
 
 class WarrantVerifier(Protocol):
     """Held by who must see that a warrant is ours."""
