@@ -51,6 +51,10 @@ class Api:
         """Do something, once."""
         return await self._once("POST", path, json=body, params=_given(query))
 
+    async def put(self, path: str, body: Json) -> Json:
+        """Set something, once."""
+        return await self._once("PUT", path, json=body)
+
     async def create(self, path: str, body: Json, key: str | None = None) -> Json:
         """Create something under an idempotency key, so that it may be repeated."""
         return await self._repeated("POST", path, json=body, headers={"Idempotency-Key": key or str(uuid4())})

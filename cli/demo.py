@@ -1,8 +1,9 @@
-"""`make demo`: the main job, twice, over the public API alone.
+"""`make demo`: the main job, twice, and an agent with a model, over the public API alone.
 
 An assistant reconciles a bank statement with invoices. Once as an L1 item, which runs by itself; once as an L3 item
-that also prepares the payment file: it waits until an approver, who is not the requester, has approved it. The exit
-status is 0 only if all of it held.
+that also prepares the payment file: it waits until an approver, who is not the requester, has approved it. Then an
+agent on a model's client works, and asks in the middle of its run (`cli/demo_agent.py`). The exit status is 0 only if
+all of it held.
 """
 
 from __future__ import annotations
@@ -13,36 +14,19 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
 
 from cli import render, tokens
 from cli.client import Api
+from cli.demo_agent import run_asking
+from cli.demo_checks import PATIENCE_SECONDS, Json, console, expect, open_approval, refuse_own
 from cli.failures import CommandError
 from cli.operating import ask_issuer
 from cli.settings import CHECKOUT, CliSettings, load
 from cli.watching import watch
 
-REQUESTER, APPROVER, AUDITOR = "alice", "anton", "anna"
+REQUESTER, APPROVER, AUDITOR, ADMIN = "alice", "anton", "anna", "armin"
 EXAMPLE = CHECKOUT / "examples" / "reconcile"
 INPUTS = ("bank_statement.csv", "invoices.csv")
-PATIENCE_SECONDS = 300
-"""For one whole job; on two loaded cores it takes some seconds."""
-
-console = Console(highlight=False)
-Json = dict[str, Any]
-
-
-def expect(held: bool, what: str) -> None:
-    """Say that something held; otherwise the demo has failed.
-
-    Raises:
-        CommandError: It did not hold.
-    """
-    if not held:
-        raise CommandError(f"The demo did not hold: {what}", code=CommandError.NOT_SUCCEEDED)
-    console.print(f"  [green]✓[/] {what}")
 
 
 async def session_of(settings: CliSettings, user: str) -> Api:
@@ -134,48 +118,30 @@ async def run_approved(requester: Api, approver: Api, open_total: str, results: 
     render.line("result", f"{payment_file['transactions']} transfers, {payment_file['control_sum']} EUR")
 
 
-async def open_approval(approver: Api, item_id: str) -> Json:
-    """Wait until the item's approval is on the approver's list."""
-    while True:
-        page = await approver.get("/v1/approvals")
-        for approval in page["items"]:
-            if approval["work_item_id"] == item_id:
-                return approval
-        await asyncio.sleep(0.3)
-
-
-async def refuse_own(requester: Api, approval: Json) -> None:
-    """The requester tries to approve the own item: it must be refused."""
-    try:
-        await requester.post(f"/v1/approvals/{approval['id']}/decision", {"verdict": "approve"})
-    except CommandError as refusal:
-        expect(refusal.code == CommandError.REFUSED, "the requester's own yes was refused")
-    else:
-        expect(False, "the requester's own yes was refused")
-
-
 async def verify_trail(auditor: Api) -> None:
     """The auditor recomputes the hash chain."""
-    console.rule("[bold]3. The audit trail")
+    console.rule("[bold]4. The audit trail")
     found = await auditor.get("/v1/audit/verify")
     expect(bool(found["whole"]), f"the chain of {found['events']} events holds, hash by hash")
 
 
 async def demo() -> None:
-    """Both jobs, then the trail."""
+    """The jobs, then the trail."""
     settings = load()
     results = settings.data / "demo"
     started = time.monotonic()
     async with (
         await session_of(settings, APPROVER) as approver,
         await session_of(settings, AUDITOR) as auditor,
+        await session_of(settings, ADMIN) as admin,
         await session_of(settings, REQUESTER) as requester,
     ):
         summary = await run_alone(requester, results)
         await run_approved(requester, approver, summary["summary"]["open_total"], results)
+        await run_asking(requester, approver, admin, auditor, results)
         await verify_trail(auditor)
     setup = os.environ.get("AWGP_SETUP_SECONDS")
-    took = f"the two jobs took {time.monotonic() - started:.0f} s"
+    took = f"the three jobs took {time.monotonic() - started:.0f} s"
     console.print(f"\n  [bold]All of it held[/]: {f'set-up took {setup} s, ' if setup else ''}{took}.")
 
 
