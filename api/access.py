@@ -82,6 +82,7 @@ TABLE: Final[Mapping[tuple[str, str], Rule]] = {
     ("PUT", "/v1/agent/state"): Open.AGENT,
     ("GET", "/v1/agent/state"): Open.AGENT,
     ("GET", "/v1/agent/context"): Open.AGENT,
+    ("POST", "/v1/agent/mcp"): Open.AGENT,
     ("POST", "/v1/policies/validate"): _AUDITS,
     ("POST", "/v1/policies"): _ADMINS,
     ("GET", "/v1/policies"): _READS,

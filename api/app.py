@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 
 from api import access, problems
 from api.agent_auth import agent
+from api.agent_mcp import AgentMcp
 from api.auth import SeenPrincipals, caller
 from api.body import BodyGuard
 from api.deps import Deps
@@ -62,16 +63,19 @@ def create_app(deps: Deps) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         try:
-            yield
+            async with mcp.run():
+                yield
         finally:
             await noise.close()
             for close in deps.close:
                 await close()
 
     noise = NoiseMeter(deps.db)
+    mcp = AgentMcp(deps)
     app = describe(lifespan)
     app.state.deps = deps
     app.state.noise = noise
+    app.state.mcp = mcp
     app.state.seen_principals = SeenPrincipals()
     app.add_middleware(BodyGuard, max_bytes=deps.settings.max_body_bytes)
     app.add_middleware(problems.LastResort)

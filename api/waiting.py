@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 from uuid import UUID
 
-from fastapi import Query, Request
+from fastapi import Query
 
 from api.deps import Deps
 
@@ -18,6 +18,7 @@ LOOK_UP_SECONDS = 1.0
 MOST_SECONDS = 60.0
 
 Answer = TypeVar("Answer")
+Gone = Callable[[], Awaitable[bool]]
 
 Wait = Annotated[
     float, Query(ge=0, le=MOST_SECONDS, allow_inf_nan=False, description="Seconds to wait for something to come of it.")
@@ -25,7 +26,7 @@ Wait = Annotated[
 
 
 async def until(
-    request: Request,
+    gone: Gone,
     given: Deps,
     tenant_id: UUID,
     channel: str,
@@ -35,7 +36,7 @@ async def until(
     """What `look` answers once it says that it is settled, or after `seconds`; ends when the caller has gone.
 
     Args:
-        request: The caller's.
+        gone: Whether the caller has hung up.
         given: Where the rings come from.
         tenant_id: Whose channel it is.
         channel: Rung by whoever changes what is looked at.
@@ -56,7 +57,7 @@ async def until(
             if loop.time() - seen >= POLL_SECONDS or left <= 0:
                 answer, settled = await look()
                 seen = loop.time()
-            if settled or left <= 0 or await request.is_disconnected():
+            if settled or left <= 0 or await gone():
                 return answer
             if await bell.wait(min(LOOK_UP_SECONDS, left)):
                 seen = 0.0

@@ -9,15 +9,17 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Request, Response
 
 from api.agent_auth import Agent
+from api.agent_mcp import AgentMcp
+from api.asking import ask_and_wait, base_of, put_question, tell_progress, wait_for
 from api.body import drain
-from api.deps import Deps, Given
+from api.deps import Given
 from api.problems import BadRequestError, TooLargeError
 from api.schemas.actions import ActionBody, OwnActions, QuestionBody, StateAnswer
 from api.waiting import Wait, until
-from models.domain.action import ActionMode, ActionStatus, AgentCaller
+from models.domain.action import ActionStatus
 from models.domain.action_views import ActionAnswer
 from models.domain.errors import DependencyAway, NotFound
-from models.services import actions, agent_work, events, questions
+from models.services import actions, agent_work, questions
 from models.services.agent_work import AgentContext, Progress
 from models.services.questions import QuestionView
 from models.services.uploads import Uploaded
@@ -25,8 +27,6 @@ from models.services.uploads import Uploaded
 router = APIRouter(prefix="/v1/agent", tags=["agents"])
 elsewhere = APIRouter(prefix="/v1/actions", tags=["agents"])
 
-WAIT_SECONDS = 25.0
-"""How long a request in mode `wait` is held open before it answers 202: below what proxies and clients time out at."""
 RETRY_SECONDS = 1
 MAX_STATE_BYTES = 1024 * 1024
 
@@ -46,7 +46,7 @@ async def ask(
 ) -> ActionAnswer:
     """Ask leave for an action; in mode `wait` the answer is held back up to 25 s for people to decide."""
     key = one_key(request, idempotency_key, body.idempotency_key)
-    answer = await ask_and_wait(request, given, caller, body, key)
+    answer = await ask_and_wait(request.is_disconnected, given, caller, body.to_domain(), key)
     return _said(response, answer)
 
 
@@ -65,7 +65,7 @@ async def read(
     action_id: UUID, request: Request, response: Response, caller: Agent, given: Given, wait: Wait = 0
 ) -> ActionAnswer:
     """One of the agent's own actions as it stands, or as it stands after `wait` seconds at most."""
-    return _said(response, await wait_for(request, given, caller, action_id, wait))
+    return _said(response, await wait_for(request.is_disconnected, given, caller, action_id, wait))
 
 
 @elsewhere.post("", responses={202: {"model": ActionAnswer, "description": "People are asked; poll wait_url."}})
@@ -115,7 +115,7 @@ async def read_question(
             found = await questions.read_own(session, caller, question_id)
         return found, found.answer is not None
 
-    return await until(request, given, caller.tenant_id, f"question:{question_id}", wait, look)
+    return await until(request.is_disconnected, given, caller.tenant_id, f"question:{question_id}", wait, look)
 
 
 @router.put(
@@ -173,9 +173,14 @@ async def context(caller: Agent, given: Given) -> AgentContext:
         return await agent_work.context_of(session, caller)
 
 
-def base_of(caller: AgentCaller) -> str:
-    """Where the agent finds its actions: below `AWGP_URL` inside, below the API's address elsewhere."""
-    return "/actions" if caller.is_run else "/v1/actions"
+@router.post("/mcp", include_in_schema=False)
+async def speak_mcp(request: Request, caller: Agent) -> Response:
+    """The Model Context Protocol (streamable HTTP); the SDK answers.
+
+    Without sessions there is no stream to open and nothing to end: GET and DELETE are 405, as the protocol allows.
+    """
+    server: AgentMcp = request.app.state.mcp
+    return server.response(caller)
 
 
 def one_key(request: Request, key: str | None, in_body: str | None) -> str:
@@ -195,49 +200,6 @@ def one_key(request: Request, key: str | None, in_body: str | None) -> str:
             errors=[{"where": "header.Idempotency-Key", "what": "is missing"}],
         )
     return found
-
-
-async def ask_and_wait(request: Request, given: Deps, caller: AgentCaller, body: ActionBody, key: str) -> ActionAnswer:
-    """Ask, tell who watches, and in mode `wait` hold the answer back while nothing has come of it."""
-    async with given.db.tenant_session(caller.tenant_id) as session:
-        answer = await actions.request_action(session, caller, body.to_domain(), key)
-    if caller.work_item_id is not None:
-        await events.ring(given.cache, caller.tenant_id, caller.work_item_id)
-    if answer.id is None or answer.settled or body.mode is not ActionMode.WAIT:
-        return answer.model_copy(update={"wait_url": _url(caller, answer)})
-    return await wait_for(request, given, caller, answer.id, WAIT_SECONDS)
-
-
-async def wait_for(request: Request, given: Deps, caller: AgentCaller, action_id: UUID, seconds: float) -> ActionAnswer:
-    """One of the agent's own actions, once it is settled or the time is over."""
-
-    async def look() -> tuple[ActionAnswer, bool]:
-        async with given.db.tenant_session(caller.tenant_id) as session:
-            row = await actions.read_own(session, caller, action_id)
-        answer = actions.answer_of(row, base_of(caller))
-        return answer, answer.settled
-
-    return await until(request, given, caller.tenant_id, f"action:{action_id}", seconds, look)
-
-
-async def tell_progress(given: Deps, caller: AgentCaller, said: Progress) -> None:
-    """Write the agent's word into the timeline, and wake who watches it."""
-    async with given.db.tenant_session(caller.tenant_id) as session:
-        await agent_work.report_progress(session, caller, said)
-    if caller.work_item_id is not None:
-        await events.ring(given.cache, caller.tenant_id, caller.work_item_id)
-
-
-async def put_question(given: Deps, caller: AgentCaller, new: questions.NewQuestion, key: str) -> QuestionView:
-    """Write the question, and wake who watches the item."""
-    async with given.db.tenant_session(caller.tenant_id) as session:
-        found = await questions.ask(session, caller, new, key)
-    await events.ring(given.cache, caller.tenant_id, found.work_item_id)
-    return found
-
-
-def _url(caller: AgentCaller, answer: ActionAnswer) -> str | None:
-    return f"{base_of(caller)}/{answer.id}?wait=25" if answer.id is not None else None
 
 
 def _said(response: Response, answer: ActionAnswer) -> ActionAnswer:

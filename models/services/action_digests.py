@@ -8,7 +8,7 @@ from uuid import UUID
 
 import rfc8785
 
-from models.domain.action import ActionRequest
+from models.domain.action import ActionMode, ActionRequest
 from models.tables.actions import ActionRow
 
 
@@ -61,8 +61,10 @@ def class_digest(kind: str, target: str, connector: str, method: str) -> str:
 
 
 def request_digest(asked: ActionRequest) -> str:
-    """Digest of what was asked, the same for the same request."""
-    return _digest(asked.model_dump(mode="json") | {"amount_nano_usd": str(asked.amount_nano_usd)})
+    """Digest of what was asked, the same for the same request; whether the agent waits is not what it asks for."""
+    body = asked.model_dump(mode="json", exclude={"mode"})
+    staged = asked.mode is ActionMode.STAGED
+    return _digest(body | {"amount_nano_usd": str(asked.amount_nano_usd), "staged": staged})
 
 
 def _digest(document: dict[str, Any]) -> str:
