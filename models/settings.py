@@ -77,6 +77,21 @@ class Settings(BaseSettings):
     broker_host: str = Field(default="127.0.0.1", description="Address that the broker listens on for runtimes.")
     broker_port: int = Field(default=4100, description="Port that the broker listens on.")
     broker_id: str = Field(default="", description="Name of this broker; empty: host name and process id.")
+    gateway_host: str = Field(default="127.0.0.1", description="Address that the LLM gateway listens on.")
+    gateway_port: int = Field(default=4300, description="Port that the LLM gateway listens on.")
+    llm_upstream_url: str = Field(
+        default="",
+        description="Base URL of any API that speaks OpenAI's; empty: OpenRouter with a key, scripts without one.",
+    )
+    llm_upstream_key: SecretStr | None = Field(
+        default=None, description="The model provider's key; the gateway's alone."
+    )
+    llm_scripted_url: str = Field(
+        default="", description="The scripted upstream; empty: on its own host and port, `AWGP_SCRIPTED_PORT`."
+    )
+    llm_cap_field: str = Field(
+        default="max_tokens", description="What the upstream calls the output cap that the gateway puts in."
+    )
     agent_gateway_url: str = Field(
         default="http://127.0.0.1:4300", description="Model gateway as runtimes reach it; they are told by the broker."
     )
@@ -112,6 +127,17 @@ class Settings(BaseSettings):
         if not isinstance(value, SecretStr) or not value.get_secret_value():
             raise SystemExit(f"setting AWGP_{field.upper()} is missing (or a file awgp_{field} in AWGP_SECRETS_DIR)")
         return value.get_secret_value().strip()
+
+    @property
+    def llm_key(self) -> str:
+        """The provider's key; empty: there is none."""
+        return self.llm_upstream_key.get_secret_value().strip() if self.llm_upstream_key else ""
+
+    @property
+    def llm_upstream(self) -> str:
+        """Where model calls go."""
+        scripted = self.llm_scripted_url or f"http://{self.scripted_host}:{self.scripted_port}/v1"
+        return self.llm_upstream_url or ("https://openrouter.ai/api/v1" if self.llm_key else scripted)
 
     @property
     def blobs(self) -> str:

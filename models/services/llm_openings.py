@@ -21,13 +21,14 @@ from models.repositories import llm_ledger as rows
 from models.repositories import reservations as reservation_rows
 from models.repositories import runs as run_rows
 from models.repositories import tenants as tenant_rows
+from models.repositories import work_items as item_rows
 from models.services import audit, lifecycle, policies
 from models.services.ids import new_id
 from models.services.run_credentials import RunClaims
 from models.tables.execution import RunRow
 from models.tables.llm import LlmChargeRow, LlmOpeningRow
 from models.tables.work import WorkItemRow
-from sandbox.spec import RunSpec
+from sandbox.spec import LlmGrant, RunSpec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -94,7 +95,6 @@ async def open_reservation(session: AsyncSession, principal: Principal, claims: 
             dependency="redis",
             code="redis_another_life",
         )
-    policy = await policies.pinned(session, item.tenant_id, item.policy_version_id)
     return Opening(
         tenant_id=item.tenant_id,
         reservation_id=row.reservation_id,
@@ -102,10 +102,28 @@ async def open_reservation(session: AsyncSession, principal: Principal, claims: 
         token=token_of(row.opened_at),
         limit=row.grant_nano,
         charged=await rows.charged(session, item.tenant_id, row.reservation_id),
-        models=(policy.llm.models, grant.models),
+        models=await _patterns(session, item, grant),
         rpm=grant.rpm,
         tpm=grant.tpm,
     )
+
+
+async def model_patterns(session: AsyncSession, work_item_id: UUID) -> tuple[tuple[str, ...], ...]:
+    """The policy's patterns and the assistant's, for an item; a model must fit one of each.
+
+    Raises:
+        Forbidden: The item may call no model.
+    """
+    item = await item_rows.get(session, work_item_id)
+    spec = RunSpec.model_validate(item.spec) if item is not None else None
+    if item is None or spec is None or spec.llm is None:
+        raise Forbidden("this work item has no grant for model calls", code="no_grant")
+    return await _patterns(session, item, spec.llm)
+
+
+async def _patterns(session: AsyncSession, item: WorkItemRow, grant: LlmGrant) -> tuple[tuple[str, ...], ...]:
+    policy = await policies.pinned(session, item.tenant_id, item.policy_version_id)
+    return policy.llm.models, grant.models
 
 
 async def _live_spec(session: AsyncSession, item: WorkItemRow, run: RunRow | None, claims: RunClaims) -> RunSpec:
