@@ -60,6 +60,7 @@ TABLE: Final[Mapping[tuple[str, str], Rule]] = {
     ("GET", "/v1/work-items/{work_item_id}/costs"): _READS,
     ("GET", "/v1/work-items/{work_item_id}/files"): _READS,
     ("GET", "/v1/work-items/{work_item_id}/files/{direction}/{path:path}"): _READS,
+    ("HEAD", "/v1/work-items/{work_item_id}/files/{direction}/{path:path}"): _READS,
     ("GET", "/v1/approvals"): _DECIDES,
     ("GET", "/v1/approvals/{approval_id}"): _READS,
     ("POST", "/v1/approvals/{approval_id}/decision"): _DECIDES,

@@ -42,6 +42,16 @@ Sha256 = Annotated[str, Field(pattern=_HEX_SHA256)]
 FilePath = Annotated[str, AfterValidator(_relative_inside)]
 
 
+def _shown_as_it_is(path: str) -> str:
+    """Refuses a name that a list shows as another one: control characters, and those that turn text round."""
+    if not path.isprintable():
+        raise ValueError("must have no characters that cannot be shown")
+    return path
+
+
+ArtifactPath = Annotated[FilePath, AfterValidator(_shown_as_it_is)]
+
+
 class Value(BaseModel):
     """A frozen value that accepts no field it does not know."""
 
@@ -80,7 +90,7 @@ class InputFile(Value):
 class Artifact(Value):
     """A regular file the agent left under ``AWGP_OUTPUT_DIR``."""
 
-    path: FilePath
+    path: ArtifactPath
     sha256: Sha256
     size: int = Field(ge=0)
 

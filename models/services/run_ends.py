@@ -46,11 +46,15 @@ async def record_end(
                 sha256=artifact.sha256,
                 size=artifact.size,
             )
-            .on_conflict_do_nothing()
+            # What was saved in mid-run under the same path is replaced, as saving again does.
+            .on_conflict_do_update(
+                index_elements=["tenant_id", "work_item_id", "direction", "path"],
+                set_={"sha256": artifact.sha256, "size": artifact.size},
+            )
         )
     await end_run(session, principal, item, run, result)
 
 
 def _left(work_item_id: UUID, artifact: Artifact) -> ItemEvent:
     data = {"direction": "out", **artifact.model_dump(mode="json")}
-    return ItemEvent(work_item_id=work_item_id, kind=EventKind.FILE, data=data, source=f"file/out/{artifact.path}")
+    return ItemEvent(work_item_id=work_item_id, kind=EventKind.FILE, data=data, source=f"file/out/{artifact.path}/{artifact.sha256}")
