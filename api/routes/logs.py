@@ -1,4 +1,4 @@
-"""What a work item's run says (as it says it) and the files that went in and came out."""
+"""What a work item's run says, as it says it, and which files went in and came out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any
-from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import APIRouter, Header
@@ -15,8 +14,7 @@ from fastapi.responses import StreamingResponse
 from api.auth import Caller
 from api.deps import Deps, Given
 from api.schemas.fields import sse
-from api.schemas.files import Direction, FileAnswer, FileList
-from models.domain.errors import DependencyAway, NotFound
+from api.schemas.files import FileAnswer, FileList
 from models.domain.principal import Principal
 from models.domain.work_item import WorkItemStatus
 from models.services import run_logs, work_items
@@ -129,36 +127,3 @@ async def list_files(work_item_id: UUID, principal: Caller, given: Given) -> Fil
     async with given.db.session_for(principal) as session:
         rows = await work_items.files(session, principal, work_item_id)
     return FileList(items=[FileAnswer.model_validate(row, from_attributes=True) for row in rows])
-
-
-@router.get(
-    "/files/{direction}/{path:path}",
-    response_class=StreamingResponse,
-    responses={
-        200: {
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-            "description": "The bytes.",
-        }
-    },
-)
-async def read_file(
-    work_item_id: UUID, direction: Direction, path: str, principal: Caller, given: Given
-) -> StreamingResponse:
-    """A file's bytes."""
-    async with given.db.session_for(principal) as session:
-        rows = await work_items.files(session, principal, work_item_id, direction)
-    found = next((row for row in rows if row.path == path), None)
-    if found is None:
-        raise NotFound(f"the work item has no file {direction}/{path}")
-    try:
-        content = await given.blobs.open(found.sha256)
-    except FileNotFoundError as error:
-        raise DependencyAway("The blob store does not have this file at the moment.", dependency="blobs") from error
-    # An agent wrote it: a browser must neither render nor guess it.
-    headers = {
-        "Content-Length": str(found.size),
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.rsplit('/', 1)[-1], safe='')}",
-        "X-Content-Type-Options": "nosniff",
-        "ETag": f'"{found.sha256}"',
-    }
-    return StreamingResponse(content, media_type="application/octet-stream", headers=headers)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import obstore
 from obstore.store import LocalStore, ObjectStore, from_url
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
 
 _READ_BYTES = 256 * 1024
 
@@ -69,17 +73,30 @@ class BlobStore:
         found = await obstore.get_async(self._store, self._path(sha256))
         return bytes(await found.bytes_async())
 
-    async def open(self, sha256: str) -> AsyncIterator[bytes]:
-        """The content in pieces.
+    async def open(self, sha256: str, part: tuple[int, int] | None = None) -> AsyncIterator[bytes]:
+        """The content in pieces; of a part (start, end) alone where one is given.
+
+        A whole content is held against its digest as it passes, and its last piece comes only when it is that.
 
         Raises:
             FileNotFoundError: There is no such blob; raised before the first piece.
+            ValueError: The store has something else in its place; raised instead of the last piece.
         """
-        found = await obstore.get_async(self._store, self._path(sha256))
+        options: GetOptions = {} if part is None else {"range": part}
+        found = await obstore.get_async(self._store, self._path(sha256), options=options)
 
         async def pieces() -> AsyncIterator[bytes]:
+            seen = hashlib.sha256()
+            last = b""
             async for piece in found.stream(min_chunk_size=_READ_BYTES):
-                yield bytes(piece)
+                if last:
+                    yield last
+                last = bytes(piece)
+                seen.update(last)
+            if part is None and seen.hexdigest() != sha256:
+                raise ValueError(f"the blob store has something else in the place of {sha256}")
+            if last:
+                yield last
 
         return pieces()
 
