@@ -41,8 +41,8 @@ from models.services.noise import NoiseMeter
 
 ROUTERS = (
     health.router, people.router, assistants.router, files.router, work_items.router, logs.router, downloads.router,
-    events.router, approvals.router, policies.router, connectors.router, budgets.router, halts.router, audit.router, runtimes.router,
-    prices.router, actions.router, agent_routes.router, agent_routes.elsewhere,
+    events.router, approvals.router, policies.router, connectors.router, budgets.router, halts.router, audit.router,
+    runtimes.router, prices.router, actions.router, agent_routes.router, agent_routes.elsewhere,
 )  # fmt: skip
 DESCRIPTION = """The control plane's public API.
 

@@ -57,4 +57,5 @@ async def record_end(
 
 def _left(work_item_id: UUID, artifact: Artifact) -> ItemEvent:
     data = {"direction": "out", **artifact.model_dump(mode="json")}
-    return ItemEvent(work_item_id=work_item_id, kind=EventKind.FILE, data=data, source=f"file/out/{artifact.path}/{artifact.sha256}")
+    source = f"file/out/{artifact.path}/{artifact.sha256}"
+    return ItemEvent(work_item_id=work_item_id, kind=EventKind.FILE, data=data, source=source)
