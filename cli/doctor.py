@@ -25,6 +25,7 @@ _MENDS = {
     "redis": "make up",
     "blobs": "make up      # and look at the disk: df -h",
     "broker": "make up",
+    "gateway": "make up",
     "runtime": "make up      # then: make status",
 }
 

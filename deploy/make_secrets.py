@@ -110,6 +110,7 @@ def main() -> None:
     write_database_urls()
     write_redis()
     write_warrant_keys()
+    write("awgp_llm_upstream_key", "")  # the operator's to fill in
     write("awgp_secret_store_key", Vault.new_key())
     write_certificate()
     write("keycloak_password", secrets.token_urlsafe(24))

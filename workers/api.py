@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
@@ -124,12 +125,20 @@ def probes(
         writer.close()
         return ""
 
+    async def gateway() -> str:
+        address = urlsplit(settings.agent_gateway_url)
+        port = address.port or (443 if address.scheme == "https" else 80)
+        _, writer = await asyncio.open_connection(address.hostname, port)
+        writer.close()
+        return ""
+
     return (
         Probe("postgres", hard=True, check=postgres),
         Probe("blobs", hard=True, check=blob_store),
         Probe("temporal", hard=False, check=temporal),
         Probe("redis", hard=False, check=redis),
         Probe("broker", hard=False, check=broker),
+        Probe("gateway", hard=False, check=gateway),
     )
 
 

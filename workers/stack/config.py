@@ -46,6 +46,9 @@ def environment(paths: Paths, ports: Ports, warrant_jwks: str, kept: Mapping[str
         "AWGP_OIDC_ISSUER": f"http://127.0.0.1:{ports.dev_issuer}/realms/awgp",
         "AWGP_DEV_ISSUER_ENABLED": "true",
         "AWGP_WARRANT_PUBLIC_JWKS": warrant_jwks,
+        "AWGP_AGENT_GATEWAY_URL": f"http://127.0.0.1:{ports.gateway}",
+        # One machine: what connectors reach may lie beside them. An admin still has to say so of each connector.
+        "AWGP_ALLOW_PRIVATE_CONNECTORS": "true",
         "AWGP_SEED_FILE": str(CHECKOUT / "deploy" / "seed.yaml"),
     }
     return {**made, **ports.settings(), **kept}

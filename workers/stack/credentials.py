@@ -28,10 +28,16 @@ HOLDS: dict[str, tuple[str, ...]] = {
     ),
     "broker": ("database_app_url", "redis_url", "redis_tenant_key"),
     "relay": ("database_app_url", "database_system_url", "redis_url", "redis_tenant_key"),
+    "gateway": ("database_app_url", "redis_url", "redis_tenant_key"),
+    "upstream": (),
     "dev_issuer": ("dev_issuer_key", "dev_issuer_password"),
     "cli": ("dev_issuer_password",),
     "owner": ("database_owner_url", "redis_url", "redis_tenant_key"),
 }
+
+GIVEN: dict[str, tuple[str, ...]] = {"gateway": ("llm_upstream_key",)}
+"""What an operator may put into the folder `secrets/stack`, and who gets it. INVARIANT: a provider's key is the
+gateway's alone."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,10 @@ class Credentials:
         for process, held in HOLDS.items():
             folder = private_folder(paths.secrets / process)
             wanted = {f"awgp_{name}": values[name] for name in held}
+            for name in GIVEN.get(process, ()):
+                given = paths.secrets / "stack" / name
+                if given.exists():
+                    wanted[f"awgp_{name}"] = given.read_text().strip()
             for stale in set(folder.iterdir()) - {folder / name for name in wanted}:
                 stale.unlink()
             for name, value in wanted.items():

@@ -18,6 +18,8 @@ class Ports:
     api: int = 4000
     broker: int = 4100
     dev_issuer: int = 4200
+    gateway: int = 4300
+    scripted: int = 4310
     temporal: int = 7233
     temporal_ui: int = 8233
     postgres: int = 5433

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 # What the control plane is made of beside the servers, in the order of starting.
-WORKERS = ("dev_issuer", "api", "control", "broker", "relay")
+WORKERS = ("dev_issuer", "api", "control", "broker", "relay", "upstream", "gateway")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ def table(stack: Stack) -> str:
         "api": stack.api_url,
         "broker": f"ws://127.0.0.1:{stack.ports.broker}/v1/runtime/link",
         "dev_issuer": f"http://127.0.0.1:{stack.ports.dev_issuer}",
+        "gateway": f"http://127.0.0.1:{stack.ports.gateway}",
+        "upstream": f"http://127.0.0.1:{stack.ports.scripted}  (scripts, no model)",
         "temporal": f"127.0.0.1:{stack.ports.temporal}  (Web UI http://127.0.0.1:{stack.ports.temporal_ui})",
         "postgres": f"127.0.0.1:{stack.ports.postgres}",
         "valkey": f"127.0.0.1:{stack.ports.valkey}",
