@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from sandbox.spec import InputFile, RunSpec, spec_digest
+from sandbox.spec import Artifact, InputFile, RunSpec, spec_digest
 from tests.sandbox.specs import spec_of
 
 
@@ -16,3 +16,10 @@ def test_digest_survives_the_wire_and_changes_with_any_field() -> None:
 def test_a_path_never_leaves_its_folder(path: str) -> None:
     with pytest.raises(ValidationError):
         InputFile(path=path, sha256="0" * 64, size=0)
+
+
+@pytest.mark.parametrize("path", ["a\nb", "a\x1b[2J", "invoice\u202efdp.exe", "a\u2028b", "a\u200bb", "\x7f"])
+def test_an_artifacts_name_is_shown_as_it_is(path: str) -> None:
+    with pytest.raises(ValueError, match="cannot be shown"):
+        Artifact(path=path, sha256="0" * 64, size=0)
+    assert Artifact(path="ü 名/€.txt", sha256="0" * 64, size=0)
