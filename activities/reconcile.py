@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 import structlog
@@ -14,8 +14,9 @@ from activities.model_calls import with_models_closed
 from activities.signatures import ReconcileInput, ReconcileOutput
 from models.domain.principal import Principal, service_principal
 from models.domain.work_item import WorkItemStatus
-from models.repositories import llm_ledger, reservations
+from models.repositories import effects, llm_ledger, reservations
 from models.repositories import reconciliation as rows
+from models.repositories.effects import FoundEffect
 from models.repositories.reconciliation import Found
 from models.services import approvals, money
 from models.services.llm_closing import ModelCloser
@@ -24,6 +25,7 @@ from models.services.reconciliation import Settled, settle_without_workflow
 from models.storage.db import Database
 
 log = structlog.get_logger("reconcile")
+Row = TypeVar("Row", Found, FoundEffect)
 
 MISSING, RUNNING = "missing", "running"
 FORGOTTEN_AT_ONCE = 1000
@@ -39,6 +41,14 @@ class WorkflowEyes(Protocol):
 
     async def describe_approval(self, approval_id: UUID) -> str:
         """The same for an approval."""
+        ...
+
+    async def describe_effect(self, tenant_id: UUID, action_id: UUID) -> str:
+        """The same for an effect."""
+        ...
+
+    async def start_effect(self, tenant_id: UUID, action_id: UUID) -> bool:
+        """Start the effect's workflow: what is done already, PostgreSQL gives no leave for."""
         ...
 
     async def start_work_item(self, tenant_id: UUID, work_item_id: UUID, summary: str = "") -> bool:
@@ -75,6 +85,12 @@ class Reconciliation:
         """Close the approvals of ended items, expire what is over, give time back to the rest."""
         page = await rows.approvals(self._system, given.after, given.limit)
         return _output(page, given, await _count(page, self._approval))
+
+    @activity.defn(name="reconcile_effects")
+    async def reconcile_effects(self, given: ReconcileInput) -> ReconcileOutput:
+        """Begin the effects anew that are to be performed and have no workflow: it mints nothing for what is done."""
+        page = await effects.open_effects(self._system, given.after, given.limit)
+        return _output(page, given, await _count(page, self._effect))
 
     @activity.defn(name="reconcile_money")
     async def reconcile_money(self, given: ReconcileInput) -> ReconcileOutput:
@@ -131,6 +147,11 @@ class Reconciliation:
         async with self._app.session_for(principal) as session:
             return await settle_without_workflow(session, principal, work_item_id, state)
 
+    async def _effect(self, found: FoundEffect) -> str:
+        if await self._eyes.describe_effect(found.tenant_id, found.id) == RUNNING:
+            return "seen"
+        return "started" if await self._eyes.start_effect(found.tenant_id, found.id) else "seen"
+
     async def _approval(self, found: Found) -> str:
         principal = service_principal("reconcile", found.tenant_id)
         async with self._app.session_for(principal) as session:
@@ -148,7 +169,7 @@ class Reconciliation:
         return "started" if started else "seen"
 
 
-async def _count(page: list[Found], mend: Callable[[Found], Awaitable[str]]) -> dict[str, int]:
+async def _count(page: list[Row], mend: Callable[[Row], Awaitable[str]]) -> dict[str, int]:
     """Mend each row by itself, so that one that fails is not in the way of the others."""
     counts: dict[str, int] = {}
     for found in page:
@@ -161,7 +182,7 @@ async def _count(page: list[Found], mend: Callable[[Found], Awaitable[str]]) -> 
     return counts
 
 
-def _output(page: list[Found], given: ReconcileInput, counts: dict[str, int]) -> ReconcileOutput:
+def _output(page: list[Row], given: ReconcileInput, counts: dict[str, int]) -> ReconcileOutput:
     return ReconcileOutput(
         seen=sum(counts.values()),
         started=counts.get("started", 0),

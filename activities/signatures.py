@@ -154,6 +154,73 @@ class CloseInput(_Value):
     op_id: str
 
 
+class EffectInput(_Value):
+    """Names an action whose effect is to be performed."""
+
+    tenant_id: UUID
+    action_id: UUID
+    op_id: str
+
+
+class EffectMintState(StrEnum):
+    """What came of a request for leave to perform."""
+
+    MINTED = "minted"
+    HALTED = "halted"
+    UNSETTLED = "unsettled"
+    """A try is under way, or has ended and nobody has said what follows."""
+    ENDED = "ended"
+
+
+class EffectMintOutput(_Value):
+    """The warrant itself stays in PostgreSQL."""
+
+    state: EffectMintState
+    words: str = ""
+
+
+class EffectOutput(_Value):
+    """What came of a try, in words; what is so is read from PostgreSQL."""
+
+    words: str = ""
+
+
+class SettleState(StrEnum):
+    """What follows from the tries."""
+
+    DONE = "done"
+    AGAIN = "again"
+    WAIT = "wait"
+
+
+class SettleOutput(_Value):
+    """What follows; `until` is when a try's time is over."""
+
+    state: SettleState
+    words: str = ""
+    until: datetime | None = None
+
+
+class StagedState(StrEnum):
+    """What is next for an item's staged effects."""
+
+    DONE = "done"
+    ASKED = "asked"
+    PERFORM = "perform"
+    DOUBT = "doubt"
+    """Of one nobody knows whether it was done; people are asked."""
+
+
+class StagedOutput(_Value):
+    """What is next: the open question and its end, or the effect to be performed."""
+
+    state: StagedState
+    words: str = ""
+    action_id: UUID | None = None
+    approval_id: UUID | None = None
+    expires_at: datetime | None = None
+
+
 class DeliveryInput(_Value):
     """Names an outbox entry that a delivery carries out of the house."""
 
@@ -303,6 +370,30 @@ async def note_cancel(given: CloseInput) -> WorkItemView:
     _stub()
 
 
+@activity.defn(name="mint_effect")
+async def mint_effect(given: EffectInput) -> EffectMintOutput:
+    """Recompute everything in one transaction and, if all of it holds, write the signed warrant for one effect."""
+    _stub()
+
+
+@activity.defn(name="perform_effect")
+async def perform_effect(given: EffectInput) -> EffectOutput:
+    """Burn the warrant, send, and write down what came of it."""
+    _stub()
+
+
+@activity.defn(name="settle_effect")
+async def settle_effect(given: EffectInput) -> SettleOutput:
+    """Say what follows from the tries; what nobody knows is put before people."""
+    _stub()
+
+
+@activity.defn(name="advance_staged")
+async def advance_staged(given: WorkItemInput) -> StagedOutput:
+    """Say what is next for the staged effects of an item whose run has ended well."""
+    _stub()
+
+
 @activity.defn(name="deliver")
 async def deliver(given: DeliveryInput) -> DeliveryOutput:
     """Send one webhook, signed, with the outbox entry's id as its idempotency key."""
@@ -318,6 +409,12 @@ async def reconcile_work_items(given: ReconcileInput) -> ReconcileOutput:
 @activity.defn(name="reconcile_approvals")
 async def reconcile_approvals(given: ReconcileInput) -> ReconcileOutput:
     """The same for open approvals; one whose time has passed is expired."""
+    _stub()
+
+
+@activity.defn(name="reconcile_effects")
+async def reconcile_effects(given: ReconcileInput) -> ReconcileOutput:
+    """The same for effects that are to be performed; one whose workflow is gone is begun anew."""
     _stub()
 
 

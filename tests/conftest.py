@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.fixtures.companies",
     "tests.fixtures.one_stack",
     "tests.fixtures.postgres",
+    "tests.fixtures.receiver",
     "tests.fixtures.valkey",
     "tests.fixtures.work",
 ]

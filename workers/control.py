@@ -15,6 +15,7 @@ from temporalio.worker import Worker
 
 from activities.approval import Approvals
 from activities.delivery import Deliveries
+from activities.effects import Effects
 from activities.errors import DomainErrors
 from activities.following import LostRuns
 from activities.money import Money
@@ -23,14 +24,17 @@ from activities.warrants import Warrants
 from activities.work_item import WorkItems
 from models.services.delivery import WebhookSender
 from models.services.llm_closing import ModelCloser
+from models.services.outbound_http import HttpSender
 from models.services.warrant_keys import EdDsaSigner, WarrantSigner
 from models.settings import Settings
 from models.storage.db import Database
 from models.storage.llm_money import LlmMoney
+from models.storage.vault import Vault
 from workers.process import set_up_logging, stop_event, wait_for
 from workflows.approval import ApprovalWorkflow
 from workflows.client import WorkflowGateway, connect
 from workflows.delivery import DeliveryWorkflow
+from workflows.effect import EffectWorkflow
 from workflows.options import CONTROL_QUEUE
 from workflows.reconcile import ReconcileWorkflow
 from workflows.work_item import WorkItemWorkflow
@@ -52,9 +56,12 @@ def control_worker(
     signer: WarrantSigner,
     *,
     private_webhooks: bool = False,
+    private_connectors: bool = False,
+    vault: Vault | None = None,
     llm_money: LlmMoney | None = None,
 ) -> Worker:
     """The worker of the queue `control`."""
+    effects = Effects(app, signer, HttpSender(allow_private=private_connectors), vault)
     closer = ModelCloser(app, llm_money)
     # A step that ended in the very moment of its timeout; where warnings are errors this one would end the worker.
     warnings.filterwarnings("ignore", "Cannot find activity to cancel", UserWarning)
@@ -63,7 +70,7 @@ def control_worker(
     return Worker(
         client,
         task_queue=CONTROL_QUEUE,
-        workflows=[WorkItemWorkflow, ApprovalWorkflow, DeliveryWorkflow, ReconcileWorkflow],
+        workflows=[WorkItemWorkflow, ApprovalWorkflow, EffectWorkflow, DeliveryWorkflow, ReconcileWorkflow],
         activities=[
             items.assess_work_item,
             items.read_work_item,
@@ -82,7 +89,12 @@ def control_worker(
             LostRuns(app).end_lost_run,
             Deliveries(WebhookSender(app, allow_private=private_webhooks)).deliver,
             reconciliation.reconcile_work_items,
+            effects.mint_effect,
+            effects.perform_effect,
+            effects.settle_effect,
+            effects.advance_staged,
             reconciliation.reconcile_approvals,
+            reconciliation.reconcile_effects,
             reconciliation.reconcile_money,
         ],
         interceptors=[DomainErrors()],
@@ -103,6 +115,7 @@ async def main() -> None:
     system = Database(settings.secret("database_system_url"), pool_size=3)
     signer = EdDsaSigner(settings.secret("warrant_private_key"))
     llm_money = LlmMoney(settings.secret("redis_url"))
+    keys = settings.secret_store_key
     await wait_for("PostgreSQL", app.ping)
     client = await connect(
         settings.temporal_address,
@@ -118,6 +131,8 @@ async def main() -> None:
             system,
             signer,
             private_webhooks=settings.allow_private_webhooks,
+            private_connectors=settings.allow_private_connectors,
+            vault=Vault(keys.get_secret_value()) if keys is not None else None,
             llm_money=llm_money,
         ):
             await stop.wait()

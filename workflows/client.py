@@ -33,6 +33,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from workflows import options
 from workflows.approval import ApprovalWorkflow
 from workflows.delivery import DeliveryWorkflow
+from workflows.effect import EffectWorkflow
 from workflows.names import (
     LOOK_AGAIN,
     RECONCILE_SCHEDULE,
@@ -167,14 +168,17 @@ class WorkflowGateway:
         )
 
     async def start_effect(self, tenant_id: UUID, action_id: UUID) -> bool:
-        """Start performing an action's effect once, for ever."""
+        """Start performing an action's effect, unless that is under way.
+
+        It may be started any number of times: what is done already, or not allowed, PostgreSQL gives no leave for.
+        """
         return await _started(
             self._client.start_workflow(
-                "EffectWorkflow",
+                EffectWorkflow.run,
                 EffectStart(tenant_id=tenant_id, action_id=action_id),
                 id=effect_workflow_id(tenant_id, action_id),
                 task_queue=options.CONTROL_QUEUE,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 search_attributes=_tenant(tenant_id),
                 priority=_fair(tenant_id),
                 static_summary=f"Effect of action {action_id}",
@@ -185,6 +189,14 @@ class WorkflowGateway:
     async def signal_work_item(self, tenant_id: UUID, work_item_id: UUID) -> bool:
         """Tell the workflow to look again; False when it is closed or missing, which leaves nothing to tell."""
         return await _found(self._signal(work_item_workflow_id(tenant_id, work_item_id)))
+
+    async def signal_effect(self, tenant_id: UUID, action_id: UUID) -> bool:
+        """The same for an effect's workflow."""
+        return await _found(self._signal(effect_workflow_id(tenant_id, action_id)))
+
+    async def describe_effect(self, tenant_id: UUID, action_id: UUID) -> WorkflowState:
+        """What Temporal itself says of an effect's workflow."""
+        return await self._describe(effect_workflow_id(tenant_id, action_id))
 
     async def signal_approval(self, approval_id: UUID) -> bool:
         """The same for an approval's workflow."""

@@ -35,7 +35,7 @@ def delivery_workflow_id(outbox_id: UUID) -> str:
 
 
 def effect_workflow_id(tenant_id: UUID, action_id: UUID) -> str:
-    """One workflow an action whose effect is performed, for ever."""
+    """One workflow an action whose effect is performed; begun again when people have said so."""
     return f"effect/{tenant_id}/{action_id}"
 
 
@@ -75,10 +75,11 @@ class DeliveryStart(_Input):
 
 
 class EffectStart(_Input):
-    """Input of `EffectWorkflow`."""
+    """Input of `EffectWorkflow`; `generation` as in `WorkItemStart`."""
 
     tenant_id: UUID
     action_id: UUID
+    generation: int = 0
 
 
 class ReconcileStart(_Input):

@@ -75,6 +75,24 @@ EXPIRY_GRACE = timedelta(seconds=1)
 PARENT_EXPIRY_GRACE = timedelta(minutes=2)
 """How much later the parent does the same, when the approval's own workflow has not."""
 
+# --- Effects --------------------------------------------------------------------------------------------------------
+
+PERFORM_START_TO_CLOSE = timedelta(seconds=150)
+"""A connector waits 60 s at most; a minute is for writing down what came of it while the database is away."""
+PERFORM_SCHEDULE_TO_CLOSE = timedelta(minutes=10)
+"""The warrant is to be claimed within five minutes: who begins later is refused, and another is minted."""
+PERFORM_HEARTBEAT = timedelta(seconds=30)
+"""A worker that died is noticed after this; what it had sent is settled by the database's clock."""
+PERFORM_RETRY = RetryPolicy(maximum_attempts=1)
+"""One try: whether it was sent is read from PostgreSQL, never assumed by trying again."""
+PERFORM_AGAIN_FIRST = timedelta(seconds=2)
+PERFORM_AGAIN_MOST = timedelta(minutes=5)
+"""Between tries that are harmless (nothing was sent, or the other side takes a key): twice as long each time."""
+SETTLE_MARGIN = timedelta(seconds=1)
+"""How long after a try's time is over, by our clock, it is settled: the database's clock decides."""
+DOUBT_AGAIN = timedelta(minutes=15)
+"""The slow timer behind a staged effect of which nobody knows: people answer, and the item is told."""
+
 # --- Deliveries and reconciliation ----------------------------------------------------------------------------------
 
 DELIVER_START_TO_CLOSE = timedelta(seconds=30)

@@ -17,7 +17,7 @@ Page = Callable[[act.ReconcileInput], Awaitable[act.ReconcileOutput]]
 
 @workflow.defn
 class ReconcileWorkflow:
-    """Work items, then approvals, then money."""
+    """Work items, then approvals, then effects, then money."""
 
     @workflow.run
     async def run(self, given: ReconcileStart) -> act.ReconcileOutput:
@@ -26,6 +26,7 @@ class ReconcileWorkflow:
         passes: tuple[tuple[Page, str], ...] = (
             (act.reconcile_work_items, "Work items"),
             (act.reconcile_approvals, "Approvals"),
+            (act.reconcile_effects, "Effects"),
             (act.reconcile_money, "Reservations and audit partitions"),
         )
         for page, what in passes:

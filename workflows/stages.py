@@ -1,4 +1,4 @@
-"""The three stages of a work item in which time passes: money, humans, the run."""
+"""The stages of a work item in which time passes: money, humans, the run, and the effects that it staged."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ with workflow.unsafe.imports_passed_through():
     from workflows import options  # constants
     from workflows.approval import ApprovalWorkflow  # a class to name
     from workflows.details import approval_details  # pure functions, no state
+    from workflows.effect import EffectWorkflow  # a class to name
     from workflows.names import (  # the inputs' types must be one
         ApprovalStart,
+        EffectStart,
         WorkItemStart,
         approval_workflow_id,  # constants and ids
+        effect_workflow_id,
     )
     from workflows.steps import OpIds, record  # no state; likewise
 
@@ -204,7 +207,10 @@ class RunStage:
         )
 
     async def _finish(self) -> act.WorkItemView:
-        return await record(act.finish_work_item, self.flow.item("finish"), "Settle and end the work item")
+        view = await record(act.finish_work_item, self.flow.item("finish"), "Settle and end the work item")
+        if view.staged and not view.status.is_final:
+            return await StagedStage(self.flow).commit(view)
+        return view
 
     async def _place(
         self, view: act.WorkItemView, run: act.RunInput, claim_before: datetime | None
@@ -294,6 +300,71 @@ class RunStage:
                 await self._pause()  # a runtime that starts nothing is not asked again and again without a breath
                 return await flow.read()
         return await self._finish()
+
+
+class StagedStage:
+    """Between a run's end and the item's: its staged effects, decided as one set, committed in their order."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self._child: workflow.ChildWorkflowHandle[EffectWorkflow, act.EffectOutput] | None = None
+
+    async def commit(self, view: act.WorkItemView) -> act.WorkItemView:
+        """Go from one effect to the next; INVARIANT: what is next is read, never taken from an effect's workflow."""
+        flow = self.flow
+        last: UUID | None = None
+        while True:
+            staged = await record(act.advance_staged, flow.item("advance-staged"), "What is next of the staged effects")
+            if staged.state is act.StagedState.DONE:
+                return await record(act.finish_work_item, flow.item("finish"), "Settle and end the work item")
+            flow.show(view, waiting_for=staged.words)
+            if staged.state is act.StagedState.PERFORM and staged.action_id is not None and staged.action_id != last:
+                last = staged.action_id
+                await self._perform(staged.action_id)
+            elif staged.state is act.StagedState.PERFORM and self._child is not None and not self._child.done():
+                await flow.wait_for(self._child)
+            elif staged.state is act.StagedState.ASKED and staged.approval_id is not None:
+                last = None
+                await self._decided(staged.approval_id, staged.expires_at)
+            else:
+                # People are asked about it, or its workflow is gone without having ended it: begun again after a while.
+                last = None
+                await flow.wait(flow.until(workflow.now() + options.DOUBT_AGAIN), staged.words or "A staged effect")
+            if workflow.info().is_continue_as_new_suggested():
+                return await flow.read()
+
+    async def _perform(self, action_id: UUID) -> None:
+        """Until the effect's workflow has closed, or we are told to look again: whichever it is, it is read then."""
+        flow, tenant_id = self.flow, self.flow.given.tenant_id
+        try:
+            self._child = await workflow.start_child_workflow(
+                EffectWorkflow.run,
+                EffectStart(tenant_id=tenant_id, action_id=action_id),
+                id=effect_workflow_id(tenant_id, action_id),
+                # What was begun comes to its own end.
+                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+                cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                static_summary=f"Effect of action {action_id}",
+            )
+        except WorkflowAlreadyStartedError:
+            self._child = None
+            await flow.wait(flow.until(workflow.now() + options.DOUBT_AGAIN), "A staged effect is under way")
+            return
+        await flow.wait_for(self._child)
+        if self._child.done() and not self._child.cancelled():
+            self._child.exception()  # it is read, not believed
+
+    async def _decided(self, approval_id: UUID, expires_at: datetime | None) -> None:
+        """Wait for people; the question's own workflow reminds and expires, and we behind it."""
+        flow = self.flow
+        until = expires_at + options.EXPIRY_GRACE if expires_at is not None else None
+        await flow.wait(flow.until(until), "Until the staged effects are decided")
+        if expires_at is not None and workflow.now() >= expires_at + options.PARENT_EXPIRY_GRACE:
+            asked = act.ApprovalInput(
+                tenant_id=flow.given.tenant_id, approval_id=approval_id, op_id=flow.ops.next("expire-staged")
+            )
+            await record(act.expire_approval, asked, "Expire the approval")
 
 
 def _never_started(error: ActivityError) -> bool:

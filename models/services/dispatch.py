@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
 from models.domain.principal import service_principal
 from models.repositories import dispatch as rows
+from models.repositories import effects as effect_rows
 from models.repositories.dispatch import Entry
 from models.services import halt
 from models.services.halt import HaltMode, HaltScope
@@ -40,6 +41,10 @@ class WorkflowTeller(Protocol):
 
     async def start_effect(self, tenant_id: UUID, action_id: UUID) -> bool:
         """Start performing an action's effect."""
+        ...
+
+    async def signal_effect(self, tenant_id: UUID, action_id: UUID) -> bool:
+        """Tell it to look again; False when there is none."""
         ...
 
     async def start_delivery(self, tenant_id: UUID, outbox_id: UUID) -> bool:
@@ -119,9 +124,14 @@ class Dispatcher:
                 async with self._app.session_for(principal) as session:
                     await halt.kill_runs(session, principal, scope, payload["epoch"], assistant_id)
         await self._signal(items)
+        effects = await effect_rows.permitted_effects(self._system, tenant_id, assistant_id)
+        await self._tell(self._teller.signal_effect, [(found.tenant_id, found.id) for found in effects])
 
     async def _signal(self, items: list[tuple[UUID, UUID]]) -> None:
+        await self._tell(self._teller.signal_work_item, items)
+
+    async def _tell(self, tell: Callable[[UUID, UUID], Awaitable[bool]], named: list[tuple[UUID, UUID]]) -> None:
         """Oldest first, some at once: thousands must be told within the time that an entry is carried for."""
-        for start in range(0, len(items), SIGNALS_AT_ONCE):
-            some = items[start : start + SIGNALS_AT_ONCE]
-            await asyncio.gather(*(self._teller.signal_work_item(*named) for named in some))
+        for start in range(0, len(named), SIGNALS_AT_ONCE):
+            some = named[start : start + SIGNALS_AT_ONCE]
+            await asyncio.gather(*(tell(*one) for one in some))

@@ -34,7 +34,7 @@ class Request:
     method: str
     target: Target
     headers: dict[str, str]
-    body: bytes | None
+    body: bytes | None = field(repr=False)
     hiding: Redactor
     credential: dict[str, str] = field(repr=False)
 

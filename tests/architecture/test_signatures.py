@@ -13,6 +13,7 @@ from temporalio import activity
 from activities import (
     approval,
     delivery,
+    effects,
     following,
     money,
     placing,
@@ -31,6 +32,7 @@ IMPLEMENTATIONS = (
     following.Following,
     following.LostRuns,
     delivery.Deliveries,
+    effects.Effects,
     reconcile.Reconciliation,
 )
 MOST_FIELDS = 20

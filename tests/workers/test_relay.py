@@ -51,6 +51,9 @@ class Receiver:
     async def start_effect(self, tenant_id: UUID, action_id: UUID) -> bool:
         return True
 
+    async def signal_effect(self, tenant_id: UUID, action_id: UUID) -> bool:
+        return True
+
     async def start_delivery(self, tenant_id: UUID, outbox_id: UUID) -> bool:
         return True
 

@@ -23,11 +23,12 @@ from workflows import options
 from workflows.approval import ApprovalWorkflow
 from workflows.client import WorkflowGateway
 from workflows.delivery import DeliveryWorkflow
+from workflows.effect import EffectWorkflow
 from workflows.names import SEARCH_ATTRIBUTES
 from workflows.reconcile import ReconcileWorkflow
 from workflows.work_item import WorkItemWorkflow
 
-WORKFLOWS = [WorkItemWorkflow, ApprovalWorkflow, DeliveryWorkflow, ReconcileWorkflow]
+WORKFLOWS = [WorkItemWorkflow, ApprovalWorkflow, EffectWorkflow, DeliveryWorkflow, ReconcileWorkflow]
 BIN = Path(sys.executable).parent
 
 
