@@ -247,11 +247,7 @@ class LlmMoney:
     async def _wait(self, line: RedisLine, *words: Any) -> Any:
         sent = not line.lost
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                return await line.ask(*words)
-        except TimeoutError as error:
-            line.close()
-            raise RedisAwayError("Redis did not answer in time", unsure=True) from error
+            return await line.ask(*words)
         except LineLostError as error:
             raise RedisAwayError(str(error)[:200], unsure=sent) from error
 

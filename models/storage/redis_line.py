@@ -42,13 +42,22 @@ class RedisLine(asyncio.Protocol):
     def __init__(self) -> None:
         self.leads_to = ""
         self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[Answer]] = deque()
         self._buffer = bytearray()
+        self._answered = 0
+        self._watch: asyncio.TimerHandle | None = None
+        self._patience = 0.0
+        self._why = "Redis ended the connection"
         self.lost = False
 
     @classmethod
     async def connect(cls, url: str, seconds: float) -> RedisLine:
         """Open a connection and authenticate.
+
+        Args:
+            url: Of the server, with the user and the password.
+            seconds: In which it must be open; a line that owes answers and gives none for so long is lost later, too.
 
         Raises:
             OSError: It cannot be had.
@@ -68,6 +77,7 @@ class RedisLine(asyncio.Protocol):
                 await line.ask("AUTH", options.get("username") or "default", options["password"])
             if options.get("db"):
                 await line.ask("SELECT", options["db"])
+        line._patience = seconds
         return line
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -77,10 +87,12 @@ class RedisLine(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop: nobody who waits gets an answer any more."""
         self.lost = True
+        if self._watch is not None:
+            self._watch.cancel()
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
-                future.set_exception(LineLostError(str(exc) if exc else "Redis ended the connection"))
+                future.set_exception(LineLostError(str(exc) if exc else self._why))
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop: give each whole answer to who has waited longest."""
@@ -90,6 +102,7 @@ class RedisLine(asyncio.Protocol):
             while start < len(self._buffer):
                 answer, start = _parse(self._buffer, start)
                 future = self._waiting.popleft()
+                self._answered += 1
                 if future.done():
                     continue  # who asked has gone
                 if isinstance(answer, RedisRefusedError):
@@ -109,14 +122,27 @@ class RedisLine(asyncio.Protocol):
             LineLostError: In the future, or at once where nothing was sent (`lost` was true before).
             RedisRefusedError: In the future.
         """
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = self._loop.create_future()
         if self.lost or self._transport is None or self._transport.is_closing():
             self.lost = True
             future.set_exception(LineLostError("the connection had ended"))
             return future
         self._waiting.append(future)
         self._transport.write(_packed(words))
+        if self._watch is None and self._patience:
+            self._watch = self._loop.call_later(self._patience, self._look, self._answered)
         return future
+
+    def _look(self, answered: int) -> None:
+        """One timer for all who wait, where a timeout of each one's own would cost more than the command."""
+        self._watch = None
+        if not self._waiting or self.lost:
+            return
+        if self._answered == answered:
+            self._why = "Redis did not answer in time"
+            self.close()
+        else:
+            self._watch = self._loop.call_later(self._patience, self._look, self._answered)
 
     def close(self) -> None:
         """End the connection: its answers would come to the wrong asker."""
