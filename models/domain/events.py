@@ -28,7 +28,7 @@ class EventKind(StrEnum):
     FILE = "file"
     """The agent left one."""
     STATUS = "status"
-    """The item itself went on."""
+    """The item itself went on, money was held or charged for it, leave to run was given."""
 
 
 class ItemEvent(BaseModel):
@@ -51,7 +51,9 @@ class ItemEvent(BaseModel):
 
 AUDITED = {
     "approval": EventKind.APPROVAL,
+    "budget": EventKind.STATUS,
     "run": EventKind.RUN,
+    "warrant": EventKind.STATUS,
     "work_item": EventKind.STATUS,
 }
 """First words of the kinds of audit events that stand in their item's live timeline too, and as what."""
