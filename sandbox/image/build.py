@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import sys
 import tarfile
 import tempfile
@@ -23,6 +24,7 @@ from sandbox.image import layout, packages
 
 REPOSITORY = "awgp/sandbox"
 AGENTS = Path(__file__).parent.parent / "agents"
+PYTHON_LABEL = "awgp.python"
 SETTINGS = [
     "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "ENV LANG=C.UTF-8",
@@ -56,12 +58,11 @@ def build(docker_host: str, kept: Path, say: Callable[[str], None], agents: Path
         debs = packages.fetch(kept)
         version = content_version(debs, agents)
         tag = f"{REPOSITORY}:{version}"
-        if not _has(client, tag):
+        if not has(client, tag):
             with tempfile.TemporaryDirectory(prefix="awgp-image-") as scratch:
                 archive = _make(Path(scratch), debs, agents, say)
                 say("importing into the engine")
-                engine: Any = client.api  # its import calls have no types
-                engine.import_image_from_file(str(archive), repository=REPOSITORY, tag=version, changes=SETTINGS)
+                import_archive(client, archive, tag, [*SETTINGS, f"LABEL {PYTHON_LABEL}={_python(debs)}"])
         client.images.get(tag).tag(REPOSITORY, "latest")
         return tag
     finally:
@@ -79,12 +80,28 @@ def content_version(debs: list[Path], agents: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _has(client: docker.DockerClient, tag: str) -> bool:
+def has(client: docker.DockerClient, tag: str) -> bool:
+    """Whether the engine holds an image."""
     try:
         client.images.get(tag)
     except ImageNotFound:
         return False
     return True
+
+
+def import_archive(client: docker.DockerClient, archive: Path, tag: str, settings: list[str]) -> None:
+    """Makes an image of a tar file."""
+    repository, _, version = tag.partition(":")
+    engine: Any = client.api  # its import calls have no types
+    engine.import_image_from_file(str(archive), repository=repository, tag=version, changes=settings)
+
+
+def _python(debs: list[Path]) -> str:
+    """The version of the image's Python: that of the package python3.N."""
+    found = [match[1] for deb in debs if (match := re.match(r"python(3\.\d+)_", deb.name))]
+    if not found:
+        raise layout.LayoutError("the packages brought no Python")
+    return found[0]
 
 
 def _make(scratch: Path, debs: list[Path], agents: Path, say: Callable[[str], None]) -> Path:

@@ -45,12 +45,13 @@ def prepare(root: Path) -> None:
         (root / name).symlink_to(f"usr/{name}")
 
 
-def finish(root: Path, agents: Path) -> None:
+def finish(root: Path, agents: Path, *, python: bool = True) -> None:
     """Turns unpacked packages into the image's root folder.
 
     Args:
         root: The folder the packages were unpacked into.
         agents: Folder of agents; copied to /opt/awgp/agents.
+        python: Whether there is one, whose modules and agents are compiled.
     """
     for name in UNWANTED:
         shutil.rmtree(root / name, ignore_errors=True)
@@ -64,7 +65,8 @@ def finish(root: Path, agents: Path) -> None:
     _strip_setuid(root)
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
     shutil.copytree(agents, root / AGENTS_FOLDER, ignore=ignored)
-    _compile(root)
+    if python:
+        compile_modules(root, [*(root / "usr/lib").glob("python3.*"), root / AGENTS_FOLDER], root)
 
 
 def _link_busybox(root: Path) -> None:
@@ -85,22 +87,26 @@ def _strip_setuid(root: Path) -> None:
             path.chmod(path.stat().st_mode & 0o1777)
 
 
-def _compile(root: Path) -> None:
+def compile_modules(system: Path, folders: list[Path], root: Path) -> None:
     """Ships .pyc: without them seven imports cost four times as much in gVisor.
 
     The image's own Python compiles, by its own loader, so that neither root nor the same version outside is
     needed. Unchecked hashes: the modules never change, so nothing is compared at import.
+
+    Args:
+        system: Root folder of unpacked packages, with Python.
+        folders: What is compiled.
+        root: What is the image's root folder in the names of these.
     """
-    loaders = sorted((root / "usr/lib64").glob("ld-linux*")) or sorted((root / "usr/lib").glob("ld-linux*"))
-    pythons = sorted((root / "usr/bin").glob("python3.*[0-9]"))
+    loaders = sorted((system / "usr/lib64").glob("ld-linux*")) or sorted((system / "usr/lib").glob("ld-linux*"))
+    pythons = sorted((system / "usr/bin").glob("python3.*[0-9]"))
     if not loaders or not pythons:
         raise LayoutError("the packages brought no loader or no Python")
-    libraries = ":".join(str(path) for path in sorted((root / "usr/lib").glob("*-linux-gnu*")))
+    libraries = ":".join(str(path) for path in sorted((system / "usr/lib").glob("*-linux-gnu*")))
     python = [loaders[0], "--library-path", libraries, pythons[-1], "-S", "-s"]
     options = ["-q", "-q", "--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/"]
-    folders = [root / "usr/lib" / pythons[-1].name, root / AGENTS_FOLDER]
     command = [*python, "-m", "compileall", *options, *folders]
-    environment = {"PYTHONHOME": str(root / "usr"), "LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH", "")}
+    environment = {"PYTHONHOME": str(system / "usr"), "LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH", "")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
         raise LayoutError(f"compileall: {(done.stdout + done.stderr).strip()[-2000:]}")

@@ -22,11 +22,12 @@ class PackagesMissingError(RuntimeError):
     """apt could not resolve or fetch the packages."""
 
 
-def fetch(folder: Path) -> list[Path]:
-    """Downloads ``ROOTS`` and their dependencies, verified by apt's own signatures.
+def fetch(folder: Path, roots: tuple[str, ...] = ROOTS) -> list[Path]:
+    """Downloads packages and their dependencies, verified by apt's own signatures.
 
     Args:
         folder: Where the packages are kept; what is there already is not fetched again.
+        roots: What is asked for.
 
     Returns:
         The package files, sorted by name.
@@ -35,7 +36,7 @@ def fetch(folder: Path) -> list[Path]:
         PackagesMissingError: With apt's own words.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = {name: folder / file for name, file in _resolve(folder).items()}
+    files = {name: folder / file for name, file in _resolve(folder, roots).items()}
     missing = [name for name, path in files.items() if not path.exists()]
     if missing:
         _run(["apt-get", "-q", *_as_own_user(), "download", *missing], cwd=folder)
@@ -45,8 +46,8 @@ def fetch(folder: Path) -> list[Path]:
     return sorted(files.values())
 
 
-def _resolve(folder: Path) -> dict[str, str]:
-    """What an empty system would install for ``ROOTS``: package name → file name as apt downloads it."""
+def _resolve(folder: Path, roots: tuple[str, ...]) -> dict[str, str]:
+    """What an empty system would install for these: package name → file name as apt downloads it."""
     status = folder / "empty-status"
     status.write_text("")
     # Against an empty system the answer does not depend on what this machine has installed.
@@ -60,7 +61,7 @@ def _resolve(folder: Path) -> dict[str, str]:
         "install",
     ]
     files: dict[str, str] = {}
-    for line in _run([*simulate, *ROOTS]).splitlines():
+    for line in _run([*simulate, *roots]).splitlines():
         match = _INSTALLED.match(line)
         if match and match["name"] not in LEFT_OUT:
             version = match["version"].replace(":", "%3a")
