@@ -19,6 +19,7 @@ from sandbox.placement_store import Placement, PlacementStore, StartRecord
 from sandbox.runner import Job, Runner, Usage
 from sandbox.spec import InputFile, RunOutcome, RunResult
 from sandbox.spool import OutputSpool
+from sandbox.warm_pool import Prepared, WarmPool
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +33,7 @@ class Course:
         runner: What runs it.
         lease: Answers the seconds left of its lease.
         outside: What its agent reaches by its two ports.
+        pool: Where a prepared sandbox may be had; None starts each run's own.
 
     Attributes:
         container_id: Known once it started.
@@ -46,7 +48,10 @@ class Course:
         runner: Runner,
         lease: Callable[[], float],
         outside: Outside | None = None,
+        pool: WarmPool | None = None,
     ) -> None:
+        self._pool = pool
+        self._prepared: Prepared | None = None
         self.run = placement.run
         self.spec = placement.spec
         self.folder = store.folder(placement.run)
@@ -115,11 +120,15 @@ class Course:
 
     async def conduct(self, blobs: BlobClient) -> None:
         """Runs a new placement to its end."""
+        if self._pool is not None:
+            self._prepared = await self._pool.claim(self.spec)
+        if self._prepared is not None:
+            await asyncio.to_thread(self.folder.adopt, self._prepared.mounts)
         failure = await self._fetch_inputs(blobs)
         if failure is not None:
             await self.end(failure)
             return
-        self._execution = Execution(self._runner, self._job, self._on_started)
+        self._execution = Execution(self._runner, self._job, self._on_started, self._prepared)
         self._execution.pauses.want(self._paused)
         if self._stopped is not None:
             self._execution.stop(self._stopped)
@@ -145,12 +154,20 @@ class Course:
         log.info("run_ended", run=str(self.run.run_id), attempt=self.run.attempt, outcome=result.outcome)
         if self.container_id is not None:
             await self._runner.attach(self.container_id).remove()
+        elif self._prepared is not None:
+            await self._prepared.discard()
+        self._leave_pool()
         self.tell()
+
+    def _leave_pool(self) -> None:
+        if self._pool is not None and self._prepared is not None:
+            self._pool.recorded(self._prepared)
 
     async def _on_started(self, container_id: str, at: datetime) -> None:
         self.container_id = container_id
         record = StartRecord(container_id=container_id, started_at=at)
         await asyncio.to_thread(self._store.write_start, self.run, record)
+        self._leave_pool()
         self.tell()
 
     async def _fetch_inputs(self, blobs: BlobClient) -> RunResult | None:

@@ -18,21 +18,25 @@ from sandbox.container_arguments import (
     LABEL_OWNER,
     LABEL_PREPARED,
     LABEL_RUN,
+    LABEL_TENANT,
     Host,
     container_arguments,
     guest_config,
 )
 from sandbox.engine import ENGINE_ERRORS, Engine, explain
 from sandbox.failed_start import FailedStarts
-from sandbox.image_command import ImageCommand, resolve_command
+from sandbox.image_command import ImageCommand, resolve_command, volumes_of
 from sandbox.link.messages import RunRef, RuntimeFacts
 from sandbox.probe import Probe
+from sandbox.run_folder import RunFolder
 from sandbox.runner import Found, Job, SandboxExit, SandboxHandle, StartFailedError, StartUnsureError, Usage
-from sandbox.spec import RunOutcome
+from sandbox.spec import RunOutcome, RunSpec
 
 log = structlog.get_logger(__name__)
 
 _WAIT_SECONDS = 30.0
+_PREPARED_WAIT_SECONDS = 20.0
+"""How long a prepared sandbox outlives the runtime that it was prepared for."""
 _CREATED = "created"
 _SERVER_ERROR = 500
 
@@ -155,9 +159,21 @@ class DockerRunner:
     async def start(self, job: Job) -> SandboxHandle:
         """Starts one, whose guest waits for its job; raises ``StartFailedError`` or ``StartUnsureError``."""
         command = await self._resolve(job)
-        config = json.dumps(guest_config(job, command) | {"wait": True, "wait_seconds": job.lease()})
-        await asyncio.to_thread((job.folder.bridge / "guest.json").write_text, config)
+        config = guest_config(job, command) | {"wait": True, "wait_seconds": job.lease()}
+        return await self._start(job, config, container_arguments(job, command, self._host))
+
+    async def prepare(self, spec: RunSpec, folder: RunFolder, name: str) -> SandboxHandle:
+        """Starts one whose labels name no run: which run has it, is known by the run's own record."""
+        job = Job(RunRef(run_id=spec.run_id, attempt=1), spec, folder, lambda: 0.0)
+        command = ImageCommand((), {}, "/", volumes_of(await self.image(spec.image)))
+        labels = {LABEL_PREPARED: name, LABEL_TENANT: str(spec.tenant_id), LABEL_OWNER: self._host.owner}
         arguments = container_arguments(job, command, self._host)
+        arguments |= {"name": f"awgp-prepared-{name}", "labels": labels}
+        config = guest_config(job, command) | {"wait": True, "wait_seconds": _PREPARED_WAIT_SECONDS}
+        return await self._start(job, config, arguments)
+
+    async def _start(self, job: Job, config: dict[str, object], arguments: dict[str, Any]) -> SandboxHandle:
+        await asyncio.to_thread((job.folder.bridge / "guest.json").write_text, json.dumps(config))
         container: Any = await self._try("create", lambda client: client.containers.create(**arguments))
         try:
             await self._try("start", lambda _: container.start())
@@ -166,9 +182,12 @@ class DockerRunner:
             raise
         return self.attach(container.id)
 
+    async def image(self, reference: str) -> dict[str, Any]:
+        """Returns what the engine knows of an image."""
+        return await self._try("image", lambda client: client.api.inspect_image(reference))
+
     async def _resolve(self, job: Job) -> ImageCommand:
-        image = await self._try("image", lambda client: client.api.inspect_image(job.spec.image))
-        return resolve_command(image, job.spec)
+        return resolve_command(await self.image(job.spec.image), job.spec)
 
     async def _try(self, what: str, work: Callable[[Any], Any]) -> Any:
         """One step of a start, its errors told apart: refused for good, failed for now, or no answer."""

@@ -13,11 +13,15 @@ import structlog
 
 from sandbox.agent_ports import AgentPorts
 from sandbox.bridge import Bridge
+from sandbox.container_arguments import guest_config
+from sandbox.image_command import resolve_command
+from sandbox.job_file import read_job, write_job
 from sandbox.outcome import judge
 from sandbox.pauses import Pauses
 from sandbox.runner import Job, Runner, SandboxExit, SandboxHandle, StartFailedError, Usage
 from sandbox.spec import RunOutcome, RunResult
 from sandbox.starting import PatientStart
+from sandbox.warm_pool import Prepared
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +45,7 @@ class Execution:
         runner: What starts it.
         job: What is started.
         on_started: Called with the container's id and start time, once, before the agent is waited for.
+        prepared: A sandbox that was started before; None starts one.
     """
 
     def __init__(
@@ -48,11 +53,14 @@ class Execution:
         runner: Runner,
         job: Job,
         on_started: Callable[[str, datetime], Coroutine[Any, Any, None]] | None = None,
+        prepared: Prepared | None = None,
     ) -> None:
+        self._prepared = prepared
         self._runner = runner
         self._job = job
         self._on_started = on_started
-        self.bridge = Bridge(job.folder, job.spec.limits, job.lease)
+        listener = prepared.guest.listener if prepared else None
+        self.bridge = Bridge(job.folder, job.spec.limits, job.lease, listener)
         self._ports = AgentPorts(job.outside, self.bridge.intake) if job.outside else None
         self.pauses = Pauses(job.folder.state)
         self._stopped: RunOutcome | None = None
@@ -78,24 +86,32 @@ class Execution:
         """Starts the sandbox and returns how it ended. Cancelling detaches; the sandbox lives on."""
         if self._stopped is not None:
             return self._never_started(self._stopped, "ended before it was started")
-        await self.bridge.start()
         try:
             try:
-                handle = await PatientStart(self._runner, self._job, self._stop, self.bridge.reopen).start()
+                handle = await self._start()
             except StartFailedError as failure:
                 return self._never_started(self._stopped or failure.outcome, failure.detail)
             started = datetime.now(UTC)
             if self._on_started is not None:
                 await self._on_started(handle.container_id, started)
             await self._open_ports()
-            self.bridge.give_job({})
+            self.bridge.give_job(read_job(self._job.folder))
             return await self._follow(handle, started)
         finally:
             await self.bridge.close()
 
+    async def _start(self) -> SandboxHandle:
+        if self._prepared is None:
+            await self.bridge.start()
+            return await PatientStart(self._runner, self._job, self._stop, self.bridge.reopen).start()
+        command = resolve_command(self._prepared.image, self._job.spec)
+        write_job(self._job.folder, guest_config(self._job, command))
+        self._prepared.guest.hand_to(self.bridge)
+        return self._prepared.handle
+
     async def resume(self, container_id: str, started: datetime) -> RunResult:
         """Goes on with a sandbox that an earlier process started."""
-        self.bridge.give_job({})
+        self.bridge.give_job(read_job(self._job.folder))
         await self.bridge.start()
         handle = self._runner.attach(container_id)
         try:
@@ -235,7 +251,9 @@ class Execution:
         usage = self._usage
         if outcome is RunOutcome.OUT_OF_MEMORY and end.oom_flag:
             usage = replace(usage, memory_peak_bytes=self._job.spec.limits.memory_bytes)
-        begin, finish = end.started_at or started, end.ended_at or datetime.now(UTC)
+        # A prepared one has run before it was this run's.
+        begin = started if read_job(self._job.folder) else end.started_at or started
+        finish = end.ended_at or datetime.now(UTC)
         paused = self.pauses.seconds(finish)
         return RunResult(
             outcome=outcome,

@@ -60,7 +60,13 @@ def resolve_command(image: Mapping[str, Any], spec: RunSpec) -> ImageCommand:
         "AWGP_WORK_ITEM_ID": str(spec.work_item_id),
     }
     workdir = config.get("WorkingDir") or "/workspace"
-    return ImageCommand(argv, env, workdir, tuple(config.get("Volumes") or ()))
+    return ImageCommand(argv, env, workdir, volumes_of(image))
+
+
+def volumes_of(image: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the paths that an image declares as VOLUME."""
+    config: Mapping[str, Any] = image.get("Config") or {}
+    return tuple(config.get("Volumes") or ())
 
 
 def continuation_env(continuation: Continuation | None) -> dict[str, str]:
@@ -71,10 +77,13 @@ def continuation_env(continuation: Continuation | None) -> dict[str, str]:
     return saved | {"AWGP_DECISIONS": f"/awgp/in/{DECISIONS_PATH}"}
 
 
+def fits_digest(image: Mapping[str, Any], wanted: str) -> bool:
+    """Whether this is the image, by its id or by one of its repository digests."""
+    return image.get("Id") == wanted or any(digest.endswith("@" + wanted) for digest in image.get("RepoDigests") or ())
+
+
 def _check_digest(image: Mapping[str, Any], spec: RunSpec) -> None:
     wanted = spec.image_digest
-    if wanted is None or image.get("Id") == wanted:
-        return
-    if any(digest.endswith("@" + wanted) for digest in image.get("RepoDigests") or ()):
+    if wanted is None or fits_digest(image, wanted):
         return
     raise StartFailedError(RunOutcome.IMAGE_MISSING, f"{spec.image} is {image.get('Id')} on this host, not {wanted}")

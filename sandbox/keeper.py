@@ -22,6 +22,7 @@ from sandbox.link.messages import KillReason, Pause, Place, Placed, Renewed, Res
 from sandbox.placement_store import Placement, PlacementStore, StartRecord, WarrantUsedError
 from sandbox.runner import Found, Runner
 from sandbox.spec import RunOutcome, RunResult
+from sandbox.warm_pool import WarmPool
 from sandbox.warrant import WarrantClaims, WarrantRefusedError, check_warrant
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ class RunKeeper:
         tenant_id: The one tenant it is enrolled for.
         capacity: Sandboxes at once.
         upstreams: Where agents' requests go; None: agents have no ports.
+        pool: Sandboxes prepared in advance; None: each run's own is started.
 
     Attributes:
         courses: By run, each until its result is acknowledged.
@@ -60,7 +62,11 @@ class RunKeeper:
         tenant_id: UUID,
         capacity: int,
         upstreams: Upstreams | None = None,
+        pool: WarmPool | None = None,
     ) -> None:
+        self._pool = pool
+        if pool is not None:
+            pool.busy = self._is_starting
         self._runner = runner
         self._store = store
         self._blobs = blobs
@@ -131,12 +137,15 @@ class RunKeeper:
         self.on_course(course)
         return None
 
+    def _is_starting(self) -> bool:
+        return any(course.container_id is None and course.result is None for course in self.courses.values())
+
     def _course(self, placement: Placement) -> Course:
         outside = None
         if self.upstreams is not None and placement.warrant:
             outside = Outside(self.upstreams, placement.warrant, placement.run.attempt)
         lease = partial(self._leases.remaining, placement.run)
-        return Course(placement, self._store, self._runner, lease, outside)
+        return Course(placement, self._store, self._runner, lease, outside, self._pool)
 
     def _record(self, claims: WarrantClaims, placement: Placement, deadline: float) -> None:
         # INVARIANT: the warrant is burnt before anything is recorded to run under it.
@@ -230,6 +239,8 @@ class RunKeeper:
             self._leases.restore(placement.run, self._store.lease(placement.run))
             await self._take_up(course, self._sandbox_of(placement.run, found))
         await self.reap(found)
+        if self._pool is not None:
+            self._pool.sweep()
 
     def _sandbox_of(self, run: RunRef, found: list[Found]) -> Found | None:
         """By the record, since a prepared sandbox's labels name no run; before there is one, by the labels."""
@@ -248,6 +259,7 @@ class RunKeeper:
         elif found is not None and found.started:
             log.info("run_taken_up", **ref_text(course.run))
             start = start or StartRecord(container_id=found.container_id, started_at=datetime.now(UTC))
+            course.container_id = start.container_id  # Before the reaper looks.
             self._spawn(course.resume(start), course)
         elif start is not None:
             if found is not None:
@@ -273,6 +285,8 @@ class RunKeeper:
         """A course answers for the container it has; one that has none yet, for any that is being started for it."""
         if any(course.container_id == item.container_id for course in self.courses.values()):
             return True
+        if item.prepared is not None:
+            return self._pool is not None and self._pool.knows(item.prepared)
         course = None if item.run is None else self.courses.get(item.run)
         return course is not None and course.result is None and course.container_id is None
 

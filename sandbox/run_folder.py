@@ -72,6 +72,10 @@ class RunFolder:
     def make(self) -> None:
         """Makes both; the parents stay closed to other users, since the socket is open to all."""
         self.artifacts.mkdir(parents=True, exist_ok=True)
+        self.make_mounts()
+
+    def make_mounts(self) -> None:
+        """Makes those that a sandbox sees."""
         self.mounts.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         for folder in (self.mounts, self.bridge, self.inputs):
             folder.mkdir(exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from sandbox.agent_forwarding import Outside
 from sandbox.link.messages import RunRef, RuntimeFacts
@@ -159,6 +159,18 @@ class Runner(Protocol):
 
     def attach(self, container_id: str) -> SandboxHandle:
         """Returns the handle of a found one."""
+        ...
+
+
+class Preparer(Protocol):
+    """Starts sandboxes before it is known what will run in them."""
+
+    async def image(self, reference: str) -> dict[str, Any]:
+        """Returns what the engine knows of an image; its id is under ``Id``."""
+        ...
+
+    async def prepare(self, spec: RunSpec, folder: RunFolder, name: str) -> SandboxHandle:
+        """Starts one with the image and limits of ``spec``, whose guest waits for whatever job it is given."""
         ...
 
 

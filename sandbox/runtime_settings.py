@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sandbox.warm_pool import read_warm
 
 
 class RuntimeSettings(BaseSettings):
@@ -24,6 +26,8 @@ class RuntimeSettings(BaseSettings):
         containerd_socket: The engine's containerd, for clearing failed starts.
         gateway_url: The model gateway that agents' calls go to; empty: the broker's welcome says it.
         api_url: The control plane's API that agents ask; empty: the broker's welcome says it.
+        warm: Sandboxes to keep ready: ``image=count`` with commas between, for runs with the default limits; or a
+            JSON list of ``{"image", "count", "limits"}``. Empty: none.
         null_runner: Development only: executes nothing.
     """
 
@@ -47,6 +51,7 @@ class RuntimeSettings(BaseSettings):
     containerd_socket: str | None = None
     gateway_url: str = ""
     api_url: str = ""
+    warm: str = ""
     null_runner: bool = False
     log_level: str = "info"
 
@@ -55,6 +60,12 @@ class RuntimeSettings(BaseSettings):
         """The broker's address for HTTP and WebSocket alike."""
         scheme, _, rest = self.broker_url.rstrip("/").partition("://")
         return {"ws": "http", "wss": "https"}.get(scheme, scheme) + "://" + rest
+
+    @field_validator("warm")
+    @classmethod
+    def _is_readable(cls, text: str) -> str:
+        read_warm(text)
+        return text
 
     @property
     def mounts_dir(self) -> Path:

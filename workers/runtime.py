@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+from uuid import UUID
 
 import structlog
 
@@ -33,6 +34,7 @@ from sandbox.probe import Probe, ProbeSettings, wait_for_engine
 from sandbox.runner import ProbeFailedError, Runner
 from sandbox.runtime_settings import RuntimeSettings
 from sandbox.status_file import RuntimeState, StatusFile
+from sandbox.warm_pool import WarmPool, read_warm
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +104,7 @@ async def _work(settings: RuntimeSettings, runner: Runner, status: StatusFile) -
     blobs = BlobClient(settings.base_url)
     each = connections_a_run(_raise_file_limit(), settings.capacity)
     upstreams = Upstreams(settings.gateway_url, settings.api_url, settings.capacity * each, each)
+    pool = _pool(settings, runner, identity.names.tenant_id)
     keeper = RunKeeper(
         runner,
         PlacementStore(state_dir, settings.mounts_dir),
@@ -110,14 +113,26 @@ async def _work(settings: RuntimeSettings, runner: Runner, status: StatusFile) -
         tenant_id=identity.names.tenant_id,
         capacity=settings.capacity,
         upstreams=upstreams,
+        pool=pool,
     )
     await keeper.resume()
+    filling = None if pool is None else asyncio.create_task(pool.keep())
     jwks = parse_jwks(settings.warrant_jwks) if settings.warrant_jwks else None
     try:
         await RuntimeLink(settings.base_url, identity, keeper, blobs, facts, jwks, status).run()
     finally:
+        if pool is not None and filling is not None:
+            filling.cancel()
+            await pool.close()
         await keeper.detach()
         await upstreams.close()
+
+
+def _pool(settings: RuntimeSettings, runner: Runner, tenant_id: UUID) -> WarmPool | None:
+    kinds = read_warm(settings.warm)
+    if not kinds or not isinstance(runner, DockerRunner):
+        return None
+    return WarmPool(runner, settings.mounts_dir, tenant_id, kinds)
 
 
 def _raise_file_limit() -> int:

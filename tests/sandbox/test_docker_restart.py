@@ -38,7 +38,7 @@ COUNTED = b"up\n" + b"".join(b"%d\n" % n for n in range(2000))
 class RuntimeProcess:
     """``python -m workers.runtime`` on its state folder."""
 
-    def __init__(self, broker: Broker, base: Path, docker_host: str, tenant_id: UUID) -> None:
+    def __init__(self, broker: Broker, base: Path, docker_host: str, tenant_id: UUID, **more: str) -> None:
         self.base = base
         self._environment = os.environ | {
             "AWGP_RUNTIME_BROKER_URL": f"ws://127.0.0.1:{broker.port}",
@@ -47,7 +47,7 @@ class RuntimeProcess:
             "AWGP_RUNTIME_DOCKER_HOST": docker_host,
             "AWGP_RUNTIME_GUEST_PATH": str(GUEST),
             "AWGP_RUNTIME_ENROLMENT_TOKEN": enrolment(broker.backend, tenant_id),
-        }
+        } | more
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
