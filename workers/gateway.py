@@ -12,6 +12,7 @@ import uvicorn
 from api.gateway.admission import Admission
 from api.gateway.app import Gateway, Parts
 from api.gateway.price_book import PriceBook
+from api.gateway.price_feed import PriceFeed
 from api.gateway.settling import Settling
 from api.gateway.upstream import Upstream
 from models.services.llm_ledger import Flusher
@@ -57,6 +58,7 @@ def build(settings: Settings) -> Gateway:
             flusher=Flusher(db, pages, spool, cache),
             spool=spool,
             prices=prices,
+            feed=PriceFeed(db, upstream.url, settings.llm_key),
             cap_field=settings.llm_cap_field,
             checks={"postgres": db.ping, "redis": money.identity, "prices": prices_read},
             close=(money.shut, pages.shut, cache.close, db.close),

@@ -15,6 +15,7 @@ from api.gateway.admission import Admission
 from api.gateway.calls import Calls
 from api.gateway.exchange import ClientGoneError, Receive, Scope, Send, answer, bearer
 from api.gateway.price_book import PriceBook
+from api.gateway.price_feed import PriceFeed
 from api.gateway.refusals import NotHere
 from api.gateway.settling import Settling
 from api.gateway.upstream import Upstream
@@ -39,6 +40,7 @@ class Parts:
     Attributes:
         checks: What readiness asks, by name; one that raises is away.
         close: Called at the end, in this order.
+        feed: Reads the upstream's own prices; None: it has no list.
     """
 
     admission: Admission
@@ -50,6 +52,7 @@ class Parts:
     cap_field: str
     checks: dict[str, Check]
     close: Sequence[Callable[[], Awaitable[None]]]
+    feed: PriceFeed | None = None
 
 
 class Gateway:
@@ -131,7 +134,8 @@ class Gateway:
         await receive()
         parts, stop = self._parts, asyncio.Event()
         await parts.upstream.open()
-        tasks = [asyncio.create_task(parts.flusher.run(stop)), asyncio.create_task(parts.prices.run(stop))]
+        loops = (parts.flusher, parts.prices, *([parts.feed] if parts.feed else []))
+        tasks = [asyncio.create_task(part.run(stop)) for part in loops]
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await parts.settling.drain(DRAIN_SECONDS)

@@ -97,7 +97,7 @@ class Bench:
     async def _target(self, name: str, pid: int, url: str, token: str = "") -> None:
         target = Target(name, url, token)
         for stream in (False, True):
-            warm = await load(target, body(stream=stream), 4, 1)
+            warm = await load(target, body(stream=stream), 4, 3)
             if warm.failed or not warm.requests:
                 raise RuntimeError(f"{name} does not answer: {warm}; see {self.tail()}")
         self.targets.append(target)

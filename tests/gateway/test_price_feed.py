@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 
@@ -59,12 +59,12 @@ async def cards(db: Database) -> RateCards:
 
 
 @pytest.fixture
-async def feed(db: Database, cards: RateCards, upstream: Upstream) -> AsyncIterator[PriceFeed]:
-    async with aiohttp.ClientSession() as http:
-        yield PriceFeed(db, cards, http, upstream.url, {"Authorization": "Bearer k"})
+async def feed(db: Database, upstream: Upstream) -> PriceFeed:
+    return PriceFeed(db, upstream.url, "k")
 
 
-def price(cards: RateCards, model: str) -> int | None:
+async def price(cards: RateCards, model: str) -> int | None:
+    await cards.refresh()
     card = cards.get(model)
     return None if card is None else card.input
 
@@ -72,11 +72,11 @@ def price(cards: RateCards, model: str) -> int | None:
 async def test_a_list_becomes_cards_once(feed: PriceFeed, cards: RateCards, upstream: Upstream) -> None:
     assert await feed.read() == 2
     assert await feed.read() == 0
-    assert (price(cards, "a/x"), price(cards, "b/y:free"), price(cards, "auto")) == (1_000_000_000, 0, None)
+    assert [await price(cards, model) for model in ("a/x", "b/y:free", "auto")] == [1_000_000_000, 0, None]
     assert upstream.keys == {"Bearer k"}
     upstream.listed["data"][0] = entry("a/x", "0.000003")
     assert await feed.read() == 1
-    assert price(cards, "a/x") == 3_000_000_000
+    assert await price(cards, "a/x") == 3_000_000_000
 
 
 async def test_the_dearest_endpoint_counts_and_an_unread_one_changes_nothing(
@@ -85,11 +85,11 @@ async def test_the_dearest_endpoint_counts_and_an_unread_one_changes_nothing(
     dear, cheap = (entry("", prompt) for prompt in ("0.000009", "0.000001"))
     upstream.endpoints = {"a/x": [dear, cheap], "b/y:free": [entry("", "0")]}
     assert await feed.read() == 2
-    assert price(cards, "a/x") == 9_000_000_000
+    assert await price(cards, "a/x") == 9_000_000_000
     del upstream.endpoints["b/y:free"]
     upstream.listed["data"][1] = entry("b/y:free", "0.000005")
     assert await feed.read() == 0
-    assert price(cards, "b/y:free") == 0
+    assert await price(cards, "b/y:free") == 0
 
 
 @pytest.mark.parametrize("listed", [{}, [], {"data": 5}])
@@ -99,6 +99,7 @@ async def test_a_list_of_another_shape_adds_nothing(
     upstream.listed = listed
     with pytest.raises(NoPriceError):
         await feed.read()
+    await cards.refresh()
     assert cards.models() == []
 
 
@@ -107,7 +108,19 @@ async def test_what_the_upstream_lists_comes_over_the_package(
 ) -> None:
     upstream.listed = {"data": [entry("openai/gpt-4o", "0.000007")]}
     await feed.read()
+    await cards.refresh()
     card = cards.get("openai/gpt-4o")
     assert card is not None
     packaged = card.model_copy(update={"input": 1, "source": "a package"})
     assert await rate_cards.add(db, [packaged], over_listed=False) == 0
+
+
+async def test_it_reads_until_it_is_told_to_stop(db: Database, upstream: Upstream, cards: RateCards) -> None:
+    stop = asyncio.Event()
+    reading = asyncio.create_task(PriceFeed(db, upstream.url, "k").run(stop))
+    failing = asyncio.create_task(PriceFeed(db, upstream.url + "/elsewhere", "k").run(stop))
+    async with asyncio.timeout(20):
+        while await price(cards, "a/x") is None:  # noqa: ASYNC110 (the database is what is looked at)
+            await asyncio.sleep(0.01)
+    stop.set()
+    await asyncio.gather(reading, failing)
