@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -43,6 +44,10 @@ _LINGER_SECONDS = 3.0
 _END_SECONDS = 0.05
 _PIECE = 256 * 1024
 
+_UNREAD = logging.getLogger("awgp.agent_ports.unread")
+"""Gets a traceback for each request that cannot be parsed: an agent would write our log full with them."""
+_UNREAD.disabled = True
+
 _CROWDED = AgentRefusedError(503, "busy", "Too many connections at once", "Close some.", retry_after=1)
 
 
@@ -70,6 +75,7 @@ class AgentPorts:
                 self._handler(routes),
                 handler_cancellation=True,
                 access_log=None,
+                logger=_UNREAD,
                 # A body goes on as it is; what it unpacks to is the other side's to bound.
                 auto_decompress=False,
                 lingering_time=_LINGER_SECONDS,

@@ -31,12 +31,15 @@ def _relative_inside(path: str) -> str:
     return path
 
 
-def _without_nul(words: str) -> str:
-    """No database can hold it, and no report is worth being refused for it."""
-    return words.replace("\0", "")
+_CONTROLS = dict.fromkeys({*range(32), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")})
 
 
-Words = Annotated[str, AfterValidator(_without_nul)]
+def _printable(words: str) -> str:
+    """No database can hold a NUL, and no terminal should obey what an agent wrote."""
+    return words.translate(_CONTROLS)
+
+
+Words = Annotated[str, AfterValidator(_printable)]
 """Text for people that somebody outside wrote."""
 Sha256 = Annotated[str, Field(pattern=_HEX_SHA256)]
 FilePath = Annotated[str, AfterValidator(_relative_inside)]

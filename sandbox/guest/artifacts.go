@@ -21,6 +21,8 @@ const (
 	// openPath is O_PATH: looks at an entry without opening what stands behind it. The syscall package
 	// does not name it; the value is the same on amd64 and arm64.
 	openPath = 0x200000
+	// atWorkdir is AT_FDCWD, which it does not name either.
+	atWorkdir = -100
 )
 
 // artifact is a regular file below the output folder.
@@ -57,12 +59,21 @@ func collectArtifacts(folder string, maxBytes int64) ([]artifact, []skipped) {
 	return walk.found, walk.skipped
 }
 
-func openFolder(path string) (*os.File, error) {
-	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+func openFolder(path string) (*os.File, error) { return openFolderAt(atWorkdir, path) }
+
+// openFolderAt opens a folder and never a link to one. In two steps, since gVisor follows a link that is opened with
+// O_DIRECTORY and O_NOFOLLOW together, unless by O_PATH.
+func openFolderAt(at int, name string) (*os.File, error) {
+	place, err := syscall.Openat(at, name, openPath|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	defer syscall.Close(place)
+	fd, err := syscall.Openat(place, ".", syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 func (w *artifactWalk) skip(path, reason string) {
@@ -119,7 +130,7 @@ func (w *artifactWalk) descend(folder *os.File, path, name string, depth int) {
 		w.skip(path, fmt.Sprintf("deeper than %d folders", maxDepth))
 		return
 	}
-	inner, err := openBelow(folder, name, syscall.O_DIRECTORY)
+	inner, err := openFolderAt(int(folder.Fd()), name)
 	if err != nil {
 		w.skip(path, "cannot be opened: "+err.Error())
 		return
@@ -157,8 +168,8 @@ func look(folder *os.File, name string) (syscall.Stat_t, error) {
 	return info, syscall.Fstat(fd, &info)
 }
 
-func openBelow(folder *os.File, name string, flags int) (*os.File, error) {
-	flags |= syscall.O_RDONLY | syscall.O_NOFOLLOW | syscall.O_NONBLOCK | syscall.O_CLOEXEC
+func openBelow(folder *os.File, name string) (*os.File, error) {
+	const flags = syscall.O_RDONLY | syscall.O_NOFOLLOW | syscall.O_NONBLOCK | syscall.O_CLOEXEC
 	fd, err := syscall.Openat(int(folder.Fd()), name, flags, 0)
 	if err != nil {
 		return nil, err
@@ -174,7 +185,7 @@ func openArtifact(root, path string) (*os.File, error) {
 	}
 	parts := strings.Split(filepath.ToSlash(path), "/")
 	for _, part := range parts[:len(parts)-1] {
-		inner, err := openBelow(folder, part, syscall.O_DIRECTORY)
+		inner, err := openFolderAt(int(folder.Fd()), part)
 		folder.Close()
 		if err != nil {
 			return nil, err
@@ -182,7 +193,7 @@ func openArtifact(root, path string) (*os.File, error) {
 		folder = inner
 	}
 	defer folder.Close()
-	file, err := openBelow(folder, parts[len(parts)-1], 0)
+	file, err := openBelow(folder, parts[len(parts)-1])
 	if err != nil {
 		return nil, err
 	}

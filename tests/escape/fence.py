@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sandbox.spec import RunOutcome
 from tests.escape.ground import Ground
+from tests.escape.outside import TRUSTING_GUEST_SOCKET
 from tests.escape.table import Attempt, Defence, Report, Verdict
 
 
@@ -19,17 +20,25 @@ async def attack(ground: Ground, names: Sequence[str], off: frozenset[Defence] =
     """Carries these out in one sandbox without these defences; one that said nothing is broken."""
     spec = ground.spec(("python3", "/awgp/in/attacks/harness.py"))
     # A careless host is what a control may meet.
-    sockets = ["guest.sock", *(["canary.sock"] if Defence.OUTSIDE in off else [])]
-    result, output = await ground.run(spec, off, {"names.json": list(names), "where.json": {"sockets": sockets}})
+    sockets = ["guest.sock", "llm.sock", "awgp.sock", *(["canary.sock"] if Defence.OUTSIDE in off else [])]
+    guest_socket = TRUSTING_GUEST_SOCKET if Defence.FRAMES in off else "guest.sock"
+    where = {"sockets": sockets, "guest_socket": guest_socket}
+    ended = await ground.run(spec, off, {"names.json": list(names), "where.json": where})
+    said = verdicts(ended.output)
+    why = f"the sandbox ended {ended.result.outcome}: {ended.result.detail}"
+    if ended.result.outcome is not RunOutcome.SUCCEEDED:
+        why += " " + ended.output[-300:].decode(errors="replace")
+    return {name: said.get(name, Verdict("broken", why)) for name in names}
+
+
+def verdicts(output: bytes) -> dict[str, Verdict]:
+    """What the attacks said, by name."""
     said: dict[str, Verdict] = {}
     for line in output.splitlines():
         if line.startswith(b'{"name"'):
             answer = json.loads(line)
             said[answer["name"]] = Verdict(answer["state"], answer["said"])
-    ended = f"the sandbox ended {result.outcome}: {result.detail}"
-    if result.outcome is not RunOutcome.SUCCEEDED:
-        ended += " " + output[-300:].decode(errors="replace")
-    return {name: said.get(name, Verdict("broken", ended)) for name in names}
+    return said
 
 
 async def reports(ground: Ground, attempts: Iterable[Attempt]) -> list[Report]:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import hashlib
 import json
+import logging
 import os
 import platform
 import secrets
@@ -16,20 +17,26 @@ import sys
 import tempfile
 import threading
 from collections.abc import AsyncGenerator, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sandbox import agent_ports
+from sandbox.agent_forwarding import Outside
+from sandbox.agent_upstreams import Upstreams
 from sandbox.container_arguments import Host
 from sandbox.docker_runner import DockerRunner
 from sandbox.engine import Engine
 from sandbox.execution import Execution
 from sandbox.failed_start import FailedStarts
+from sandbox.guest_frames import AgentExit
 from sandbox.image.build import build
 from sandbox.link.messages import RunRef
 from sandbox.probe import Probe, ProbeSettings
 from sandbox.run_folder import RunFolder
 from sandbox.runner import Job
 from sandbox.spec import Limits, RunResult, RunSpec
+from tests.escape.outside import Trusting, open_ports, trusting_guest_host, trusting_server
 from tests.escape.table import Defence
 from tests.escape.weakened import RUNSC_WITH_NETWORK, RUNSC_WITH_SOCKETS, Bait, WeakenedEngine
 from tests.sandbox.private_engine import GUEST, PACKAGES, PrivateEngine, runsc
@@ -86,6 +93,27 @@ def internet() -> Generator[int]:
         process.communicate()
 
 
+@dataclass(frozen=True)
+class Ended:
+    """All that is known of a run.
+
+    Attributes:
+        word: What the guest, or somebody in its place, said of the agent's end.
+        artifacts: By path, their bytes.
+        modes: By path, the mode out here.
+        strays: Files out here whose name an agent chose.
+        logged: Lines that libraries wrote into the runtime's log.
+    """
+
+    result: RunResult
+    output: bytes
+    word: AgentExit | None
+    artifacts: dict[str, bytes]
+    modes: dict[str, int]
+    strays: list[str]
+    logged: int
+
+
 class Ground:
     """One engine and its bait.
 
@@ -134,7 +162,7 @@ class Ground:
 
     @contextlib.asynccontextmanager
     async def sandbox(
-        self, spec: RunSpec, off: frozenset[Defence] = frozenset()
+        self, spec: RunSpec, off: frozenset[Defence] = frozenset(), outside: Outside | None = None
     ) -> AsyncGenerator[tuple[Execution, RunFolder]]:
         """An execution, not yet started, and its folder; its container is removed at the end."""
         run = RunRef(run_id=spec.run_id, attempt=1)
@@ -145,7 +173,7 @@ class Ground:
             containers.append(container_id)
 
         runner = self.runner(off)
-        execution = Execution(runner, Job(run, spec, folder, lambda: 300.0), remember)
+        execution = Execution(runner, Job(run, spec, folder, lambda: 300.0, outside=outside), remember)
         try:
             yield execution, folder
         finally:
@@ -157,16 +185,37 @@ class Ground:
 
     async def run(
         self, spec: RunSpec, off: frozenset[Defence] = frozenset(), files: dict[str, Any] | None = None
-    ) -> tuple[RunResult, bytes]:
-        """Runs it to its end, with the attacks beside it."""
-        async with self.sandbox(spec, off) as (execution, folder):
-            self.lay_out(folder, files or {})
-            with canary_sockets(folder.bridge, self.bait.canary):
-                result = await execution.run()
+    ) -> Ended:
+        """Runs it to its end, with the attacks among its inputs and servers for it to abuse."""
+        upstream = Trusting(reflects=Defence.OUTSIDE in off)
+        async with contextlib.AsyncExitStack() as stack:
+            url = await stack.enter_async_context(trusting_server(upstream))
+            outside = None
+            if Defence.BRIDGE not in off:
+                outside = Outside(Upstreams(url, url), upstream.warrant, 1)
+                stack.push_async_callback(outside.upstreams.close)
+            execution, folder = await stack.enter_async_context(self.sandbox(spec, off, outside))
+            self.lay_out(folder, files or {}, upstream.warrant)
+            if outside is None:
+                await stack.enter_async_context(open_ports(folder.bridge, url))
+            await stack.enter_async_context(trusting_guest_host(folder.bridge))
+            stack.enter_context(canary_sockets(folder.bridge, self.bait.canary))
+            counting = stack.enter_context(counted_log(quiet=Defence.QUIET_LOG not in off))
+            result = await execution.run()
             spool = execution.bridge.spool
-            return result, b"".join(record.data for record in spool.read(0, spool.end + 1))
+            output = b"".join(record.data for record in spool.read(0, spool.end + 1))
+            kept = {artifact.path: folder.artifacts / artifact.sha256 for artifact in result.artifacts}
+            return Ended(
+                result,
+                output,
+                execution.bridge.exit,
+                {path: file.read_bytes() for path, file in kept.items()},
+                {path: file.stat().st_mode & 0o7777 for path, file in kept.items()},
+                sorted(str(path.relative_to(self.base)) for path in self.base.rglob("*escaped*")),
+                counting.lines,
+            )
 
-    def lay_out(self, folder: RunFolder, files: dict[str, Any]) -> None:
+    def lay_out(self, folder: RunFolder, files: dict[str, Any], warrant: str) -> None:
         """Puts the attacks among the inputs, and what they may know of the host: secrecy is no defence."""
         attacks = folder.inputs / "attacks"
         shutil.copytree(INSIDE, attacks, ignore=shutil.ignore_patterns("__pycache__"))
@@ -174,6 +223,7 @@ class Ground:
             "canary": str(self.bait.canary),
             "canary_sha256": hashlib.sha256(self.bait.canary.read_bytes()).hexdigest(),
             "secret_sha256": hashlib.sha256(self.bait.secret.encode()).hexdigest(),
+            "warrant_sha256": hashlib.sha256(warrant.encode()).hexdigest(),
             "handle": _handle(self.bait.canary).hex(),
             "engine": str(self.bait.engine),
             "other_run": self._other.mounts.name,
@@ -223,6 +273,28 @@ def ground() -> Generator[Ground]:
             finally:
                 made.close()
                 engine.empty()
+
+
+class _Counting(logging.Handler):
+    lines = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines += 1 + self.format(record).count("\n")
+
+
+@contextlib.contextmanager
+def counted_log(*, quiet: bool) -> Generator[_Counting]:
+    """Counts what is logged; not quiet: as the bridge would be with its library's own logger."""
+    counting, root = _Counting(), logging.getLogger()
+    before = root.handlers[:]
+    root.handlers[:] = [counting]
+    logger = agent_ports._UNREAD
+    logger.disabled = quiet
+    try:
+        yield counting
+    finally:
+        logger.disabled = True
+        root.handlers[:] = before
 
 
 @contextlib.contextmanager

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from tests.escape import fence, fence_attempts
+from tests.escape import alone, alone_attempts, bridge_attempts, fence, fence_attempts, guest_attempts
 from tests.escape.ground import Ground
 from tests.escape.table import Attempt, Report
 
-ATTEMPTS: list[Attempt] = [*fence_attempts.ATTEMPTS]
+TOGETHER = {
+    "fence": fence_attempts.ATTEMPTS,
+    "bridge": bridge_attempts.ATTEMPTS,
+    "guest": guest_attempts.ATTEMPTS,
+}
+"""Attacks that share a sandbox, by part."""
+ATTEMPTS: list[Attempt] = [
+    *(attempt for attempts in TOGETHER.values() for attempt in attempts),
+    *(lone.attempt for lone in alone_attempts.ATTEMPTS),
+]
 
 
 async def play(ground: Ground) -> AsyncIterator[Report]:
     """Every attempt with its control."""
-    for report in await fence.reports(ground, fence_attempts.ATTEMPTS):
-        yield report
+    for attempts in TOGETHER.values():
+        for report in await fence.reports(ground, attempts):
+            yield report
+    for lone in alone_attempts.ATTEMPTS:
+        yield await alone.report(ground, lone)
 
 
 def line(report: Report) -> str:

@@ -24,7 +24,15 @@ class Defence(StrEnum):
     UNPRIVILEGED = "an unprivileged container"
     """Without it: the host's devices and a writable /sys."""
     OUTSIDE = "nothing of the host's is handed in"
+    BRIDGE = "the bridge's list of routes and headers"
+    FRAMES = "the host's reading of the guest's frames"
+    NO_LINKS = "artifacts are collected without following"
+    """Its control is a collector that follows, on the same traps."""
+    ENGINE_DECIDES = "the engine's word goes before the guest's"
+    """Its control is the guest's word, as it came."""
+    QUIET_LOG = "a log that says nothing of malformed requests"
     LIMITS = "limits"
+    """Without it: ten times as much."""
 
 
 @dataclass(frozen=True)

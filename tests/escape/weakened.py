@@ -56,6 +56,8 @@ def weaken(arguments: dict[str, Any], off: frozenset[Defence], bait: Bait) -> di
         changed |= {"network_mode": "host", "network_disabled": False}
     if Defence.CAPABILITIES in off:
         changed |= {"cap_drop": [], "cap_add": _capabilities() if Defence.GVISOR in off else ["ALL"]}
+    if Defence.LIMITS in off:
+        changed["shm_size"] = "160m"
     if Defence.READ_ONLY_ROOT in off:
         changed["read_only"] = False
     if Defence.OWN_PROCESSES in off:

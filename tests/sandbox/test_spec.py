@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from sandbox.spec import Artifact, InputFile, RunSpec, spec_digest
+from sandbox.spec import Artifact, InputFile, RunOutcome, RunResult, RunSpec, spec_digest
 from tests.sandbox.specs import spec_of
 
 
@@ -23,3 +23,8 @@ def test_an_artifacts_name_is_shown_as_it_is(path: str) -> None:
     with pytest.raises(ValueError, match="cannot be shown"):
         Artifact(path=path, sha256="0" * 64, size=0)
     assert Artifact(path="ü 名/€.txt", sha256="0" * 64, size=0)
+
+
+def test_a_terminal_obeys_nothing_of_a_report() -> None:
+    result = RunResult(outcome=RunOutcome.FAILED_EXIT, detail="a\0b\x1b[2Jc\x9bd\x07e\tf\ng é")
+    assert result.detail == "ab[2Jcde\tf\ng é"

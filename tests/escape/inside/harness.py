@@ -21,7 +21,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 WHERE: dict[str, Any] = json.loads((FOLDER / "where.json").read_text()) if (FOLDER / "where.json").exists() else {}
-SECONDS = 8
+SECONDS: float = WHERE.get("seconds", 8)
 MACHINE = platform.machine()
 
 libc = ctypes.CDLL(None, use_errno=True)
