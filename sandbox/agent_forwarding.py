@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import aiohttp
 import structlog
 from aiohttp import web
+from multidict import CIMultiDict
 from yarl import URL
 
 from sandbox.agent_headers import to_inside, to_outside
@@ -64,24 +65,14 @@ async def forward(request: web.BaseRequest, matched: Matched, outside: Outside) 
     Raises:
         AgentRefusedError: The body is too large, or nobody answers outside.
     """
+    side = matched.route.side
+    url = URL(outside.upstreams.base(side) + matched.outside, encoded=True)
     most = matched.route.most_bytes or 0
-    url = URL(outside.upstreams.base(matched.route.side) + matched.outside, encoded=True)
+    body = Body(request, most)
     headers = to_outside(request.headers.items())
     headers["Authorization"] = f"Bearer {outside.warrant}"
     headers["X-Awgp-Run-Attempt"] = str(outside.attempt)
-    body = Body(request, most)
-    data: bytes | AsyncIterator[bytes] | None = None
-    if request.body_exists:
-        size = request.content_length
-        if size is not None and size > most:
-            raise too_large(most)
-        if size is not None and size <= SMALL:
-            data = b"".join([piece async for piece in body.pieces()])
-        else:
-            data = body.pieces()
-        if size is not None:
-            headers["Content-Length"] = str(size)
-    side = matched.route.side
+    data = await _data(request, body, most, headers)
     try:
         async with outside.upstreams.http.request(
             request.method, url, headers=headers, data=data, allow_redirects=False
@@ -90,11 +81,26 @@ async def forward(request: web.BaseRequest, matched: Matched, outside: Outside) 
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         raise _away(503, side, "It cannot be reached", error) from error
     except aiohttp.ServerTimeoutError as error:
-        raise _away(504, side, f"It was silent for {error}", error) from error
+        raise _away(504, side, "It was silent for too long", error) from error
     except aiohttp.ClientError as error:
         if body.over:
             raise too_large(most) from error
         raise _away(502, side, "It ended the connection before it answered", error) from error
+
+
+async def _data(
+    request: web.BaseRequest, body: Body, most: int, headers: CIMultiDict[str]
+) -> bytes | AsyncIterator[bytes] | None:
+    """What is sent: a small body whole, another as it comes, with its length where the request says one."""
+    if not request.body_exists:
+        return None
+    size = request.content_length
+    if size is None:
+        return body.pieces()
+    if size > most:
+        raise too_large(most)
+    headers["Content-Length"] = str(size)
+    return b"".join([piece async for piece in body.pieces()]) if size <= SMALL else body.pieces()
 
 
 async def _answer(request: web.BaseRequest, answer: aiohttp.ClientResponse, side: Side) -> web.StreamResponse:
