@@ -55,6 +55,10 @@ class Api:
         """Set something, once."""
         return await self._once("PUT", path, json=body)
 
+    async def delete(self, path: str) -> Json:
+        """Take something back; repeatable."""
+        return await self._repeated("DELETE", path)
+
     async def create(self, path: str, body: Json, key: str | None = None) -> Json:
         """Create something under an idempotency key, so that it may be repeated."""
         return await self._repeated("POST", path, json=body, headers={"Idempotency-Key": key or str(uuid4())})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import deciding, doctor, operating, prices, work
+from cli import actions, deciding, doctor, operating, prices, work
 
 app = typer.Typer(
     name="awgp",
@@ -13,7 +13,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for part in (work, deciding, operating, prices, doctor):
+for part in (work, deciding, actions, operating, prices, doctor):
     part.register(app)
 
 

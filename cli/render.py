@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -93,17 +94,43 @@ def approval_card(approval: dict[str, Any]) -> None:
     """An approval with what one needs to decide."""
     console.print(f"{status(approval['status'])} [bold]{approval['level']}[/] {safe(approval['title'])}")
     line("approval", approval["id"])
-    line("work item", approval["work_item_id"])
+    line("work item", approval["work_item_id"] or "none: the agent runs elsewhere")
     line("company", safe(approval["company"]))
     line("asked by", f"{safe(approval['requester'])} for {safe(approval['assistant'])}")
+    for action in approval["actions"]:
+        _asked_action(action)
+    for words in approval["earlier"]:
+        line("before", f"[dim]{safe(words)}[/]")
     for factor in approval["factors"]:
         console.print(f"{'':<11}[dim]·[/] {safe(factor['words'])}")
-    line("cost", f"at most {approval['worst_case']}")
+    if approval["subject"] == "work_item":
+        line("cost", f"at most {approval['worst_case']}")
     line("decides", safe(approval["who"]))
     line("votes", safe(approval["votes_in_words"]))
     line("until", moment(approval["expires_at"]))
     if approval["status"] == "pending" and not approval["may_decide"]:
         console.print(f"[yellow]You may not decide it:[/] {safe(approval['refusal'])}")
+
+
+def _asked_action(action: dict[str, Any]) -> None:
+    """Exactly what would be done, as it is approved."""
+    line("does", f"{action['level']} {safe(action['kind'])} → {safe(action['target'])}")
+    if action["why"]:
+        line("because", safe(action["why"]))
+    for name in ("parameters", "effect"):
+        if action[name]:
+            line(name, safe(json.dumps(action[name], ensure_ascii=False, sort_keys=True)))
+
+
+def action_card(action: dict[str, Any]) -> None:
+    """An action and what became of it."""
+    again = f" [dim](asked again {action['asked_again']} times)[/]" if action["asked_again"] else ""
+    what = f"{safe(action['kind'])} → {safe(action['target'])}"
+    console.print(f"{status(action['status'])} [bold]{action['level']}[/] {what}{again}")
+    line("action", action["id"])
+    line("work item", action["work_item_id"] or "none: the agent runs elsewhere")
+    if action["words"]:
+        line("words", safe(action["words"]))
 
 
 def event(happened: dict[str, Any]) -> None:
