@@ -72,9 +72,11 @@ def _servers(stack: Stack) -> None:
         stack.temporal.wait()
     with ThreadPoolExecutor(1) as pool:
         image = pool.submit(sandbox_parts.build_image, stack.paths, stack.engine)
-        with step("migrations and seed"):
+        with step("migrations, seed, prices of models"):
             stack.postgres.migrate(stack.credentials)
             seeding.seed(stack.environment("owner"))
+            seeding.write_prices(stack.environment("api"))
+            seeding.prices(stack.environment("api"))
         with step("sandbox image"):
             image.result()
 

@@ -34,6 +34,11 @@ def seed(environment: Mapping[str, str]) -> None:
     run(command, "make reset && make up", env=environment, cwd=CHECKOUT, timeout=120)
 
 
+def prices(environment: Mapping[str, str]) -> None:
+    """Write the prices of models that are known without asking anybody; safe to repeat."""
+    run([sys.executable, "-m", "workers.prices"], "make up", env=environment, cwd=CHECKOUT, timeout=120)
+
+
 def hand_enrolment_token(paths: Paths, tenant: str, environment: Mapping[str, str]) -> None:
     """Give a tenant's runtime a one-time token, unless it has enrolled already."""
     folder = private_folder(paths.secrets / f"runtime-{tenant}")
