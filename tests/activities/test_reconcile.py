@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import cast
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -15,6 +16,7 @@ from models.services.ids import new_id
 from models.services.outbox import OutboxKind, enqueue
 from models.storage.db import Database
 from models.tables.money import BudgetWindowRow, ReservationRow
+from tests.fixtures.agents import ask, elsewhere, request, running
 from tests.fixtures.companies import Company
 from tests.fixtures.postgres import TestDatabase
 from tests.fixtures.runs import queued, tamper
@@ -67,3 +69,33 @@ async def test_the_application_forgets_nothing(db: Database, system_db: Database
     with pytest.raises(ProgrammingError, match="permission denied"):
         async with db.tenant_session(acme.id) as session:
             await (await session.connection()).execute(text("delete from outbox"))
+
+
+class Eyes:
+    """Sees no workflow at all, and starts what it is told to."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[UUID | None, UUID]] = []
+
+    async def describe_approval(self, approval_id: UUID) -> str:
+        return "missing"
+
+    async def start_approval(self, tenant_id: UUID, work_item_id: UUID | None, approval_id: UUID) -> bool:
+        self.started.append((work_item_id, approval_id))
+        return True
+
+
+async def test_an_actions_approval_whose_workflow_is_lost_has_one_again_and_one_nobody_needs_is_closed(
+    db: Database, system_db: Database, database: TestDatabase, acme: Company, work: Work
+) -> None:
+    item, caller = await running(db, work, acme)
+    inside, outside = await ask(db, caller), await ask(db, elsewhere(acme))
+    over = await ask(db, elsewhere(acme), request(target="another"))
+    tamper(database, "update actions set status = 'cancelled', ended_at = now() where id = %s", over.id)
+    eyes = Eyes()
+    found = await Reconciliation(db, system_db, cast("WorkflowEyes", eyes)).reconcile_approvals(ReconcileInput())
+    assert (found.seen, found.started, found.settled) == (3, 2, 1)
+    assert set(eyes.started) == {(item.id, inside.approval_id), (None, outside.approval_id)}
+    with database.admin() as admin:
+        row = admin.execute("select status from approvals where id = %s", (over.approval_id,)).fetchone()
+    assert row == ("cancelled",)
