@@ -75,7 +75,6 @@ def _servers(stack: Stack) -> None:
         with step("migrations, seed, prices of models"):
             stack.postgres.migrate(stack.credentials)
             seeding.seed(stack.environment("owner"))
-            seeding.write_prices(stack.environment("api"))
             seeding.prices(stack.environment("api"))
         with step("sandbox image"):
             image.result()
