@@ -18,6 +18,7 @@ from aiohttp import web
 from joserfc import jws
 from joserfc.jwk import KeySet, OKPKey
 
+from sandbox.agent_upstreams import Upstreams
 from sandbox.identity import Identity
 from sandbox.keeper import RunKeeper
 from sandbox.link.app import create_link_app
@@ -204,6 +205,7 @@ async def start_runtime(
     token: str | None,
     clock: Clock = boot_clock,
     capacity: int = 4,
+    upstreams: Upstreams | None = None,
 ) -> Runtime:
     identity = await identity_of(base, broker.url, "test", token)
     blobs = BlobClient(broker.url)
@@ -214,6 +216,7 @@ async def start_runtime(
         Leases(clock),
         tenant_id=identity.names.tenant_id,
         capacity=capacity,
+        upstreams=upstreams,
     )
     await keeper.resume()
     link = RuntimeLink(broker.url, identity, keeper, blobs, await runner.facts())
