@@ -17,6 +17,9 @@ from workers.stack.paths import CHECKOUT, Paths
 from workers.stack.steps import run
 
 IMAGE = "awgp/sandbox:latest"
+AGENT = "openai"
+"""Whose image is built too: the seeded clerk's, an agent on OpenAI's client."""
+IMAGES = (IMAGE, f"awgp/agent-{AGENT}:latest")
 
 
 def build_in_background(paths: Paths) -> Future[Path]:
@@ -34,31 +37,33 @@ def build_in_background(paths: Paths) -> Future[Path]:
 
 
 def build_image(paths: Paths, engine: DockerEngine) -> None:
-    """Build the sandbox image into the engine, unless it holds the image of these very sources."""
+    """Build the images of the seeded assistants into the engine, unless it holds those of these very sources."""
     stamp = paths.stamps / "image"
     wanted = _image_sources()
-    if stamp.exists() and stamp.read_text() == wanted and _has_image(engine):
+    if stamp.exists() and stamp.read_text() == wanted and _has_images(engine):
         return
     packages = paths.cache / "packages"
     packages.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "sandbox.image.build", "--docker-host", engine.host, "--packages", packages]
-    run(command, "apt-get update && make setup", cwd=CHECKOUT)
+    options = ["--docker-host", engine.host, "--packages", packages]
+    run([sys.executable, "-m", "sandbox.image.build", *options], "apt-get update && make setup", cwd=CHECKOUT)
+    run([sys.executable, "-m", "sandbox.image.agents", *options, AGENT], "make up", cwd=CHECKOUT)
     stamp.write_text(wanted)
 
 
 def _image_sources() -> str:
     digest = hashlib.sha256()
-    for folder in ("image", "agents"):
-        for path in sorted((CHECKOUT / "sandbox" / folder).rglob("*")):
+    for folder in ("sandbox/image", "sandbox/agents", "examples/agents"):
+        for path in sorted((CHECKOUT / folder).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 digest.update(str(path.relative_to(CHECKOUT)).encode() + path.read_bytes())
     return digest.hexdigest()
 
 
-def _has_image(engine: DockerEngine) -> bool:
+def _has_images(engine: DockerEngine) -> bool:
     with closing(docker.DockerClient(base_url=engine.host, timeout=30)) as client:
         try:
-            client.images.get(IMAGE)
+            for image in IMAGES:
+                client.images.get(image)
         except docker.errors.ImageNotFound:
             return False
     return True
