@@ -86,9 +86,10 @@ class ArtifactIntake:
 
     def end(self, end: ArtifactEnd) -> str:
         """The open file is whole: keeps it durably and returns its path."""
-        incoming, self._open = self._open, None
+        incoming = self._open
         if incoming is None or incoming.path != end.path:
             raise GuestProtocolError("an artifact's end without its head")
+        self._open = None
         digest = incoming.close()
         if incoming.refusal is not None:
             if end.path not in self.kept:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import secrets
 import struct
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,6 @@ class Trusting:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             while await self._one(reader, writer):
                 pass
-        writer.close()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         line = (await reader.readline()).strip(b"\r\n")
@@ -91,13 +90,49 @@ async def _skip_body(reader: asyncio.StreamReader, headers: list[tuple[str, str]
     return total
 
 
+Attend = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class _Attended:
+    """Serves connections, and ends those that are left with itself."""
+
+    def __init__(self, attend: Attend) -> None:
+        self._attend = attend
+        self._tasks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks[task] = writer
+        try:
+            with contextlib.suppress(OSError):
+                await self._attend(reader, writer)
+        finally:
+            writer.close()
+            self._tasks.pop(task, None)
+
+    async def end(self) -> None:
+        for writer in self._tasks.values():
+            writer.transport.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _until_end(attended: _Attended, *servers: asyncio.Server) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.close()
+        await attended.end()
+
+
 @contextlib.asynccontextmanager
 async def trusting_server(upstream: Trusting) -> AsyncGenerator[str]:
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, limit=1 << 24)
-    try:
+    attended = _Attended(upstream.serve)
+    server = await asyncio.start_server(attended, "127.0.0.1", 0, limit=1 << 24)
+    async with _until_end(attended, server):
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
 
 
 @contextlib.asynccontextmanager
@@ -107,14 +142,15 @@ async def open_ports(folder: Path, url: str) -> AsyncGenerator[None]:
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(_copy(reader, there_writer), _copy(there_reader, writer))
+        try:
+            await asyncio.gather(_copy(reader, there_writer), _copy(there_reader, writer))
+        finally:
+            there_writer.transport.abort()
 
-    servers = [await asyncio.start_unix_server(carry, sock=listen_in(folder, f"{n}.sock")) for n in ("llm", "awgp")]
-    try:
+    attended = _Attended(carry)
+    made = [await asyncio.start_unix_server(attended, sock=listen_in(folder, f"{n}.sock")) for n in ("llm", "awgp")]
+    async with _until_end(attended, *made):
         yield
-    finally:
-        for server in servers:
-            server.close()
 
 
 @contextlib.asynccontextmanager
@@ -129,13 +165,12 @@ async def trusting_guest_host(folder: Path) -> AsyncGenerator[None]:
                 await reader.readexactly(length)
                 if kind == b"E" and not writer.is_closing():
                     writer.write(json_frame(b"C", path=""))
-        writer.close()
 
-    server = await asyncio.start_unix_server(attend, sock=listen_in(folder, TRUSTING_GUEST_SOCKET), limit=1 << 32)
-    try:
+    attended = _Attended(attend)
+    listener = listen_in(folder, TRUSTING_GUEST_SOCKET)
+    server = await asyncio.start_unix_server(attended, sock=listener, limit=1 << 32)
+    async with _until_end(attended, server):
         yield
-    finally:
-        server.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
