@@ -373,3 +373,16 @@ async def test_closing_ends_what_is_under_way(inside: World) -> None:
     await inside.ports.close()
     with pytest.raises(aiohttp.ClientError):
         await asking
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_refusal_of_a_body_that_nobody_reads_still_comes_in(inside: World, closes: bool) -> None:
+    async def refuse(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.json_response({"scope": "tenant"}, status=402)
+        if closes:
+            response.force_close()
+        return response
+
+    inside.upstream.answer = refuse
+    for _ in range(5):
+        assert (await inside.ask("POST", CHAT, data=b"x" * (8 * MIB)))[0] == 402
