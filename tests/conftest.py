@@ -10,4 +10,5 @@ pytest_plugins = [
     "tests.fixtures.receiver",
     "tests.fixtures.valkey",
     "tests.fixtures.work",
+    "tests.fixtures.effects",
 ]

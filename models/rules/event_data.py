@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 MAX_BYTES = 16 * 1024
 HIDDEN = "[redacted]"
@@ -71,7 +71,8 @@ def redactor(values: frozenset[str]) -> Redactor:
 
 def _forms(value: str) -> set[str]:
     raw = value.encode("utf-8", "replace")
-    forms = {value, quote(value, safe=""), json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    quoted = {quote(value, safe=""), quote(value), quote_plus(value)}
+    forms = quoted | {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     # Standing within a longer text, base64 has three shapes; their first and last letters depend on the neighbours.
     for lead in range(3):
         for encoded in (base64.b64encode(b"\0" * lead + raw), base64.urlsafe_b64encode(b"\0" * lead + raw)):

@@ -79,8 +79,12 @@ async def advance(session: AsyncSession, principal: Principal, work_item_id: UUI
         await discard_all(session, principal, item, item.cancel_reason or "the work item is being cancelled")
         return Staged(Advance.DONE, "cancelled")
     found = await _set(session, principal, item)
-    if found is None or found.ended_at is not None:
-        return Staged(Advance.DONE, found.reason if found else "nothing is staged")
+    if found is None:
+        return Staged(Advance.DONE, "nothing is staged")
+    if found.ended_at is not None:
+        # What is in no set was asked about by nobody.
+        await discard_all(session, principal, item, f"the staged effects are {found.status}")
+        return Staged(Advance.DONE, found.reason)
     if found.status == "pending":
         return await _asked(session, principal, item, found)
     return await _next(session, principal, found)
