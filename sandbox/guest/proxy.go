@@ -17,10 +17,10 @@ const (
 	loopback = "127.0.0.1"
 	// mostConnections is how many are carried at once, each with two descriptors; fewer where nofile allows no more.
 	mostConnections = 400
-	// mostRefusals is how many more are told so at once; beyond it they are only closed.
+	// mostRefusals is how many more are told so at once (a quarter of the limit, at most); beyond it they are only closed.
 	mostRefusals = 64
-	// keptDescriptors are left to everything else: pipes, the host's link, artifacts, refusals.
-	keptDescriptors = 40 + mostRefusals
+	// keptDescriptors are left to everything else: pipes, the host's link, artifacts.
+	keptDescriptors = 40
 
 	smallBuffer = 4 << 10
 	largeBuffer = 64 << 10
@@ -57,10 +57,15 @@ func newProxy() *proxy {
 // connectionLimit is what the limit on open files leaves room for.
 func connectionLimit() int {
 	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur > 2*mostConnections+keptDescriptors {
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur > 4*mostConnections {
 		return mostConnections
 	}
-	return max(4, (int(files.Cur)-keptDescriptors)/2)
+	return connectionsWithin(int(files.Cur))
+}
+
+// connectionsWithin counts two descriptors for each connection, and one for a refusal to every fourth.
+func connectionsWithin(files int) int {
+	return min(mostConnections, max(4, (files-keptDescriptors)*4/9))
 }
 
 // listen takes every port, or none: ports maps a port to the name of a socket in the folder.
@@ -130,7 +135,7 @@ func (p *proxy) take(client *net.TCPConn, socket string) {
 			p.carry(client, socket)
 			p.forget(client, &p.carried)
 		}()
-	case p.refused < mostRefusals:
+	case p.refused < min(mostRefusals, max(1, p.limit/4)):
 		p.refused++
 		p.open[client] = struct{}{}
 		go func() {

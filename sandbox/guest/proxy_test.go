@@ -431,3 +431,15 @@ func ask() {
 	}
 	_, _ = io.Copy(os.Stdout, answer.Body)
 }
+
+func TestConnectionsLeaveDescriptorsToTheRest(t *testing.T) {
+	for _, files := range []int{64, 100, 256, 1024, 4096} {
+		limit := connectionsWithin(files)
+		if used := 2*limit + min(mostRefusals, max(1, limit/4)); used > files-keptDescriptors || limit > mostConnections {
+			t.Errorf("%d connections with refusals take %d of %d descriptors", limit, used, files)
+		}
+	}
+	if limit := connectionsWithin(1024); limit != mostConnections {
+		t.Errorf("%d connections within the usual limit", limit)
+	}
+}
