@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from typing import Any, cast
 from uuid import UUID
 
+import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.domain.events import ItemEvent
 from models.rules import event_data
+
+log = structlog.get_logger("event_order")
 
 _TAKE = text(
     "insert into item_event_heads (tenant_id, work_item_id, seq) values (:tenant, :item, :count)"
@@ -66,8 +69,12 @@ def _once(events: Sequence[ItemEvent]) -> list[ItemEvent]:
 
 async def _write(connection: AsyncConnection, tenant_id: UUID, item: UUID, events: list[ItemEvent]) -> None:
     keys: dict[str, Any] = {"tenant": tenant_id, "item": item}
-    environment = cast("dict[str, str] | None", (await connection.execute(_ENVIRONMENT, keys)).scalar())
-    hiding = event_data.redactor(event_data.secrets_in(environment or {}))
+    found = (await connection.execute(_ENVIRONMENT, keys)).one_or_none()
+    if found is None:
+        # What is being done is not to fail for a timeline that is not this tenant's.
+        log.warning("events_of_no_item", work_item=str(item), kinds=sorted({event.kind.value for event in events}))
+        return
+    hiding = event_data.redactor(event_data.secrets_in(cast("dict[str, str] | None", found[0]) or {}))
     seq: int = (await connection.execute(_TAKE, {**keys, "count": len(events)})).scalar_one() - len(events)
     sources = [event.source for event in events if event.source is not None]
     if sources:

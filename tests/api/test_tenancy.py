@@ -86,7 +86,11 @@ def _requests(theirs: Theirs) -> dict[tuple[str, str], tuple[str, str, Any]]:
         ("GET", "/v1/work-items/{work_item_id}/costs"): ("GET", f"{item}/costs", None),
         ("GET", "/v1/work-items/{work_item_id}/files"): ("GET", f"{item}/files", None),
         ("GET", "/v1/work-items/{work_item_id}/files/{direction}/{path:path}"): ("GET", f"{item}/files/in/a.txt", None),
-        ("HEAD", "/v1/work-items/{work_item_id}/files/{direction}/{path:path}"): ("HEAD", f"{item}/files/in/a.txt", None),
+        ("HEAD", "/v1/work-items/{work_item_id}/files/{direction}/{path:path}"): (
+            "HEAD",
+            f"{item}/files/in/a.txt",
+            None,
+        ),
         ("GET", "/v1/approvals/{approval_id}"): ("GET", f"/v1/approvals/{theirs.approval}", None),
         ("POST", "/v1/approvals/{approval_id}/decision"): (
             "POST",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -79,6 +80,13 @@ async def test_only_in_its_own_tenant(db: Database, item: WorkItemRow, globex: C
         with pytest.raises(RuntimeError, match="its own tenant"):
             await events.add(session, item.tenant_id, item.id, EventKind.RUN, {})
         assert await item_events.after(session, item.id, 0, 10) == []
+
+
+async def test_an_item_that_is_not_there_fails_nobody(db: Database, item: WorkItemRow, globex: Company) -> None:
+    async with db.tenant_session(globex.id) as session:
+        await events.add(session, globex.id, item.id, EventKind.RUN, {})
+        await events.add(session, globex.id, uuid4(), EventKind.RUN, {})
+    assert await told(db, item) == []
 
 
 async def test_an_event_waits_for_nobody_who_holds_the_item(db: Database, item: WorkItemRow) -> None:
