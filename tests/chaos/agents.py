@@ -9,7 +9,7 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import LiteralString
 from uuid import UUID, uuid4
@@ -28,10 +28,11 @@ from workers.stack.stack import Stack
 
 PHASES = ("calling", "asking", "performing")
 """In a model call, waiting for people, while the effect is under way at the other side."""
-KILLED = ("gateway", "runtime-acme", "broker", "control", "api", "relay", "dockerd")
 INSIDE = ("agent", "guest")
 """Killed inside the sandbox: their run fails, and nothing else does."""
-CELLS = tuple(Cell(f"kill {blow}", phase) for blow in (*KILLED, *INSIDE) for phase in PHASES)
+SHORT = ("gateway", "runtime-acme", "broker", "dockerd", *INSIDE)
+LONG = ("control", "api", "relay", "containerd")
+"""Struck by the longer form too."""
 CALL_MS = 4000
 ENDED_WITHIN_SECONDS = 150.0
 
@@ -54,6 +55,11 @@ FAULTS: dict[str, LiteralString] = {
         WHERE w.id = ANY(%(items)s) AND w.ended_at IS NOT NULL GROUP BY w.id, w.cost_nano
         HAVING w.cost_nano < sum(l.amount_nano)""",
 }
+
+
+def cells(blows: Sequence[str]) -> set[Cell]:
+    """What these blows strike."""
+    return {Cell(f"kill {blow}", phase) for blow in blows for phase in PHASES}
 
 
 @dataclass(frozen=True)
@@ -91,11 +97,11 @@ class AgentChaos:
         self.seen: Counter[Cell] = Counter()
         self.faults: list[str] = []
 
-    async def round(self) -> None:
+    async def round(self, blows: Sequence[str] = (*SHORT, *LONG)) -> None:
         """Every blow on every phase."""
         await agents.connect(self._admin, self._receiver)
         slug = await agents.agent(self._owner)
-        for number, blow in enumerate((*KILLED, *INSIDE)):
+        for number, blow in enumerate(blows):
             # The side that takes no keys is asked at most once; the one that does may be asked again.
             await self.strike(slug, blow, TAKES_NO_KEYS if number % 2 else KEEPS_KEYS)
         found = {words: self._recount.rows(sql, items=self.items) for words, sql in FAULTS.items()}

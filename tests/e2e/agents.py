@@ -81,7 +81,8 @@ async def agent(owner: User, slug: str = "agent") -> str:
         "name": slug,
         "image": IMAGE,
         "command": ["python3", "-c", AGENT],
-        "limits": SMALL,
+        # An effect whose performer was killed is settled a minute after its time is over.
+        "limits": {**SMALL, "wall_seconds": 300},
         "llm": {"budget_nano_usd": 50_000_000},
         "connectors": [KEEPS_KEYS, TAKES_NO_KEYS],
     }
@@ -97,6 +98,7 @@ async def connect(admin: User, receiver: Receiver) -> None:
             "credential": {"secret": SECRET_NAME, "as": "bearer"},
             "idempotency_header": header,
             "allow_private": True,
+            "timeout_seconds": 10,
             "external_effect": "none",
         }
         try:
