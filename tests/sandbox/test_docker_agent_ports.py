@@ -7,6 +7,8 @@ import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from aiohttp import web
@@ -16,12 +18,13 @@ from sandbox.agent_upstreams import Upstreams
 from sandbox.execution import Execution
 from sandbox.link.messages import RunRef
 from sandbox.runner import Job
-from sandbox.spec import RunOutcome, RunResult
+from sandbox.spec import Limits, RunOutcome, RunResult
 from tests.sandbox.agent_world import WARRANT, Upstream, upstream
-from tests.sandbox.conftest import RealRunner
+from tests.sandbox.conftest import RealEngine, RealRunner
 from tests.sandbox.executions import python
-from tests.sandbox.link_world import until
-from tests.sandbox.specs import folder_in
+from tests.sandbox.link_world import MemoryBackend, new_key, start_broker, until
+from tests.sandbox.specs import folder_in, spec_of
+from tests.sandbox.test_docker_restart import RuntimeProcess
 
 pytestmark = pytest.mark.docker
 
@@ -189,3 +192,47 @@ async def test_a_runtime_that_starts_again_is_found_by_the_next_request(agent: A
     result = await second.resume(agent.containers[0], datetime.now(UTC))
     assert (result.outcome, output(second)) == (RunOutcome.SUCCEEDED, "asked 200\nagain 200\n")
     assert len(agent.upstream.arrived) == 2
+
+
+PERSISTENT = """
+import os, time, urllib.error, urllib.request
+def ask():
+    while True:
+        try:
+            return urllib.request.urlopen(os.environ["OPENAI_BASE_URL"] + "/models", timeout=60).status
+        except urllib.error.HTTPError as error:
+            if error.code != 503: raise
+print("asked", ask(), flush=True)
+while not os.path.exists("/awgp/in/go"): time.sleep(0.02)
+print("again", ask(), flush=True)
+"""
+
+
+async def test_a_runtime_killed_in_mid_run_goes_on_with_the_same_warrant(
+    engine_host: RealEngine, tmp_path: Path
+) -> None:
+    tenant = uuid4()
+    broker = await start_broker(MemoryBackend(), new_key())
+    runtime = RuntimeProcess(broker, tmp_path, engine_host.host, tenant)
+    try:
+        async with upstream() as gateway:
+            broker.hub.gateway_url = gateway.url
+            limits = Limits(wall_seconds=240)
+            spec = spec_of(tenant, image=engine_host.image, entrypoint=("python3", "-c", PERSISTENT), limits=limits)
+            run = RunRef(run_id=spec.run_id, attempt=1)
+            warrant = broker.warrant(spec)
+            await runtime.start()
+            async with asyncio.timeout(60):
+                permit = await broker.hub.free_place(tenant)
+            await broker.hub.place(permit, run_id=spec.run_id, attempt=1, warrant=warrant, spec=spec)
+            await until(lambda: broker.backend.output.get(run, b"") == b"asked 200\n", 60)
+            await runtime.kill()
+            (tmp_path / "mounts" / f"{spec.run_id}.1" / "in" / "go").touch()
+            await runtime.start()
+            await until(lambda: run in broker.backend.ended, 120)
+            assert broker.backend.ended[run][0].outcome is RunOutcome.SUCCEEDED, runtime.log()
+            assert bytes(broker.backend.output[run]) == b"asked 200\nagain 200\n"
+            assert [arrived.header("Authorization") for arrived in gateway.arrived] == [[f"Bearer {warrant}"]] * 2
+    finally:
+        await runtime.kill()
+        await broker.stop()
