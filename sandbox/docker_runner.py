@@ -169,7 +169,7 @@ class DockerRunner:
         labels = {LABEL_PREPARED: name, LABEL_TENANT: str(spec.tenant_id), LABEL_OWNER: self._host.owner}
         arguments = container_arguments(job, command, self._host)
         arguments |= {"name": f"awgp-prepared-{name}", "labels": labels}
-        config = guest_config(job, command) | {"wait": True, "wait_seconds": _PREPARED_WAIT_SECONDS}
+        config = guest_config(job, command) | {"wait": True, "wait_seconds": _PREPARED_WAIT_SECONDS, "rehearse": True}
         return await self._start(job, config, arguments)
 
     async def _start(self, job: Job, config: dict[str, object], arguments: dict[str, Any]) -> SandboxHandle:

@@ -31,6 +31,8 @@ type config struct {
 	Wait bool `json:"wait"`
 	// WaitSeconds is how long it waits without any connection to a host; then it ends.
 	WaitSeconds float64 `json:"wait_seconds"`
+	// Rehearse says that there is time before the job to make its start quick.
+	Rehearse bool `json:"rehearse"`
 
 	// Listen maps a port on the loopback to the name of a host's socket in the run folder.
 	Listen map[string]string `json:"listen"`

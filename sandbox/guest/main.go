@@ -59,6 +59,9 @@ func main() {
 	if len(os.Args) > 1 {
 		folder = os.Args[1]
 	}
+	if folder == rehearsal {
+		return
+	}
 	os.Exit(guest(folder))
 }
 
@@ -82,6 +85,9 @@ func guest(folder string) int {
 	}
 	l := newLink(c.socket, r)
 	if c.Wait {
+		if c.Rehearse {
+			rehearse()
+		}
 		go l.serve()
 		told := false
 		if r.config, told = l.awaitJob(); !told {
