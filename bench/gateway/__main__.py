@@ -27,6 +27,8 @@ from tests.overspend.world import CHECKOUT, Grant, Process, World, world_of
 
 MANY = 32
 GRANT = 10**14
+WARM_UPS = 10
+"""A first answer may take long, on a busy machine most of all."""
 WORDS = "Say something, please. " * 10
 SIZES = {False: ("plain", "a second"), True: ("stream", "streams/s")}
 UPSTREAM, BARE, OURS, LITELLM = "upstream alone", "FastAPI + aiohttp", "AWGP", "LiteLLM"
@@ -97,7 +99,11 @@ class Bench:
     async def _target(self, name: str, pid: int, url: str, token: str = "") -> None:
         target = Target(name, url, token)
         for stream in (False, True):
-            warm = await load(target, body(stream=stream), 4, 3)
+            warm = Result(0, 1, 0, 0, 0)
+            for _ in range(WARM_UPS):
+                warm = await load(target, body(stream=stream), 4, 3)
+                if warm.requests or warm.failed:
+                    break
             if warm.failed or not warm.requests:
                 raise RuntimeError(f"{name} does not answer: {warm}; see {self.tail()}")
         self.targets.append(target)
@@ -166,6 +172,7 @@ class Bench:
             for stream in (False, True):
                 done += (await load(ours, body(stream=stream), MANY, 5)).requests
             found.append((done, self.ours.rss_kib()))
+            print(f"  {done:,} requests: {found[-1][1] / 1024:.1f} MB", flush=True)
         return found
 
 
@@ -212,10 +219,11 @@ async def run(options: argparse.Namespace) -> None:
             stack.callback(bench.end)
             await bench.start()
             measured = await bench.rounds()
-            table(measured, [target.name for target in bench.targets])
+            if options.rounds:
+                table(measured, [target.name for target in bench.targets])
             if options.requests:
-                found = await bench.memory()
-                print("\nmemory of the gateway: " + ", ".join(f"{done:,}: {kib / 1024:.1f} MB" for done, kib in found))
+                (_, first), *_, (done, last) = await bench.memory()
+                print(f"\nmemory of the gateway: {first / 1024:.1f} MB, after {done:,} requests {last / 1024:.1f} MB")
     if not options.litellm:
         print("LiteLLM was left out (WITH_LITELLM=1 builds its environment and puts it beside)")
     print(f"load by {tool()}; the gateway alone on core {options.core}; load of the machine {os.getloadavg()}")
@@ -224,7 +232,7 @@ async def run(options: argparse.Namespace) -> None:
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.gateway", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="0: the memory alone")
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--requests", type=int, default=100_000, help="for the memory; 0: not measured")
     parser.add_argument("--core", type=int, default=0, help="the gateway's")
