@@ -7,7 +7,10 @@ their control did not. The exit status is 0 only if it is 0.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
+
+import structlog
 
 from tests.escape.ground import Ground, ground
 from tests.escape.suite import line, play
@@ -28,6 +31,8 @@ def main() -> int:
     if lacking:
         print(lacking)
         return 1
+    # A runtime would write what agents do into its log.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with ground() as made:
         reports = asyncio.run(run(made))
     out = [report for report in reports if report.fault]

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
-from tests.escape import alone, alone_attempts, bridge_attempts, fence, fence_attempts, guest_attempts
+from tests.escape import (
+    alone,
+    alone_attempts,
+    bridge_attempts,
+    credential_attempts,
+    credentials,
+    fence,
+    fence_attempts,
+    guest_attempts,
+)
 from tests.escape.ground import Ground
 from tests.escape.table import Attempt, Report
 
@@ -17,6 +27,7 @@ TOGETHER = {
 ATTEMPTS: list[Attempt] = [
     *(attempt for attempts in TOGETHER.values() for attempt in attempts),
     *(lone.attempt for lone in alone_attempts.ATTEMPTS),
+    *credential_attempts.ATTEMPTS,
 ]
 
 
@@ -27,6 +38,8 @@ async def play(ground: Ground) -> AsyncIterator[Report]:
             yield report
     for lone in alone_attempts.ATTEMPTS:
         yield await alone.report(ground, lone)
+    for report in await asyncio.to_thread(credentials.reports):
+        yield report
 
 
 def line(report: Report) -> str:

@@ -30,6 +30,8 @@ class Defence(StrEnum):
     """Its control is a collector that follows, on the same traps."""
     ENGINE_DECIDES = "the engine's word goes before the guest's"
     """Its control is the guest's word, as it came."""
+    WHOSE = "whose it is"
+    """Its control is the same request by whom it belongs to."""
     QUIET_LOG = "a log that says nothing of malformed requests"
     LIMITS = "limits"
     """Without it: ten times as much."""
