@@ -42,7 +42,9 @@ class PriceBook:
     async def refresh(self) -> None:
         """Read what is new."""
         if await self._cards.refresh() or not self.ready:
-            self._prices, self._cheap, self._by_price = {}, {}, []
+            # Thousands of cards are made of their rows here: aside, so that no call waits for it.
+            by_price = await asyncio.to_thread(lambda: sorted(self.allowed(()), key=_dearness))
+            self._prices, self._cheap, self._by_price = {}, {}, by_price
         self.ready = True
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -81,8 +83,6 @@ class PriceBook:
         """The cheapest that the patterns let through, the cheapest first. There are thousands: kept once found."""
         found = self._cheap.get(patterns)
         if found is None:
-            if not self._by_price:
-                self._by_price = sorted(self.allowed(()), key=_dearness)
             fitting = (card for card in self._by_price if allows(patterns, card.model))
             found = self._cheap[patterns] = [card for card, _ in zip(fitting, range(MOST_CHEAP), strict=False)]
         return found
