@@ -131,7 +131,7 @@ class AgentChaos:
         if phase == "performing":
             self._receiver.hold(name)
         asked = agents.action(connector, asks=phase == "asking", name=name)
-        parameters = {"calls": 1, "delay_ms": CALL_MS if phase == "calling" else 0, "action": asked}
+        parameters = {"calls": 1, "delay_ms": CALL_MS if phase == "calling" else 0, "actions": [asked]}
         body = work.item(slug, "L0", f"Agents, {phase}", parameters=parameters)
         return Struck((await self._owner.submit(body)).id, phase, name, connector)
 

@@ -47,17 +47,22 @@ def call(method, url, body=None, key=None):
     raise SystemExit("nobody answers")
 
 say("begin")
+if "AWGP_DECISIONS" in os.environ:
+    decisions = json.load(open(os.environ["AWGP_DECISIONS"]))
+    saved = open(os.environ["AWGP_STATE"]).read() if "AWGP_STATE" in os.environ else ""
+    say("goes on", repr(saved), *(each["status"] for each in decisions))
 script = "```awgp-script\\n" + json.dumps([{"text": "done", "delay_ms": wanted.get("delay_ms", 0)}] * 9) + "\\n```"
 for number in range(wanted.get("calls", 0)):
     say("calling")
     body = {"model": "awgp/scripted", "max_tokens": 50, "messages": [{"role": "user", "content": script}]}
     status, answer = call("POST", os.environ["OPENAI_BASE_URL"] + "/chat/completions", body)
     say("called", status)
-action = wanted.get("action")
-if action:
+base = os.environ["AWGP_URL"]
+if wanted.get("saves"):
+    call("PUT", base + "/state", wanted["saves"])
+for number, action in enumerate(wanted.get("actions", [])):
     say("asking")
-    base = os.environ["AWGP_URL"]
-    status, answer = call("POST", base + "/actions", action, key="the-one-action")
+    status, answer = call("POST", base + "/actions", action, key=f"action-{number}")
     while status == 202:
         status, answer = call("GET", base + "/actions/" + answer["id"] + "?wait=20")
     say("answered", status, answer["status"] if isinstance(answer, dict) else answer)
@@ -67,11 +72,11 @@ say("end")
 HARMLESS = {"data_class": "public", "reversibility": "reversible", "external_effect": "none"}
 
 
-def action(connector: str, *, asks: bool, name: str) -> dict[str, Any]:
+def action(connector: str, *, asks: bool, name: str, mode: str = "wait") -> dict[str, Any]:
     """A request for one POST at the receiver; with `asks` people decide, without it is permitted at once."""
     kind = "prepare_payment" if asks else "read"
     effect = {"connector": connector, "method": "POST", "path": f"/effects/{name}", "json": {"name": name}}
-    return {"kind": kind, "target": f"effect {name}", "effect": effect, "reason": "a test", **HARMLESS}
+    return {"kind": kind, "target": f"effect {name}", "effect": effect, "reason": "a test", "mode": mode, **HARMLESS}
 
 
 async def agent(owner: User, slug: str = "agent") -> str:
