@@ -165,7 +165,11 @@ class DockerRunner:
     async def prepare(self, spec: RunSpec, folder: RunFolder, name: str) -> SandboxHandle:
         """Starts one whose labels name no run: which run has it, is known by the run's own record."""
         job = Job(RunRef(run_id=spec.run_id, attempt=1), spec, folder, lambda: 0.0)
-        command = ImageCommand((), {}, "/", volumes_of(await self.image(spec.image)))
+        image = await self.image(spec.image)
+        try:
+            command = resolve_command(image, spec)  # What most runs of it will be; it is not started.
+        except StartFailedError:
+            command = ImageCommand((), {}, "/workspace", volumes_of(image))
         labels = {LABEL_PREPARED: name, LABEL_TENANT: str(spec.tenant_id), LABEL_OWNER: self._host.owner}
         arguments = container_arguments(job, command, self._host)
         arguments |= {"name": f"awgp-prepared-{name}", "labels": labels}

@@ -59,13 +59,13 @@ func main() {
 	if len(os.Args) > 1 {
 		folder = os.Args[1]
 	}
-	if folder == rehearsal {
-		return
-	}
 	os.Exit(guest(folder))
 }
 
 func guest(folder string) int {
+	if folder == rehearsal {
+		return 0
+	}
 	// The agent's limit on processes counts the guest's threads as well: two are enough for pipes and socket.
 	runtime.GOMAXPROCS(2)
 	protect()
@@ -86,7 +86,7 @@ func guest(folder string) int {
 	l := newLink(c.socket, r)
 	if c.Wait {
 		if c.Rehearse {
-			rehearse()
+			rehearse(c)
 		}
 		go l.serve()
 		told := false

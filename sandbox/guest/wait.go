@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -58,19 +60,28 @@ func (l *link) awaitJob() (config, bool) {
 	}
 }
 
-// rehearse starts and ends processes of the guest's own: gVisor keeps what it has made for an address space, and
-// the agent's start finds it. Two, since the second runs while nothing of the first is back yet.
-func rehearse() {
+// rehearse does what a start does, with nothing to run: gVisor keeps what it has made for an address space and what it
+// has learnt of the image's folders, and the agent's start finds both. Twice, since the second process runs while
+// nothing of the first is back yet. Nothing of the image is executed.
+func rehearse(c config) {
+	if len(c.Argv) > 0 {
+		_, _ = findCommand(c) // Most runs have the command that the image names.
+	}
+	c.Argv = []string{"/proc/self/exe", rehearsal}
+	_ = c.complete()
+	path, _ := c.Env.lookup("PATH")
+	for _, folder := range filepath.SplitList(path) {
+		_, _ = os.Stat(folder)
+	}
 	for range 2 {
-		attributes := &syscall.ProcAttr{Env: []string{}, Files: []uintptr{}}
-		pid, err := syscall.ForkExec("/proc/self/exe", []string{"guest", rehearsal}, attributes)
+		started, err := startAgent(c)
 		if err != nil {
 			return // A start that is not rehearsed is only slower.
 		}
-		for {
-			if _, err = syscall.Wait4(pid, nil, 0, nil); err != syscall.EINTR {
-				break
-			}
+		for err = syscall.EINTR; err == syscall.EINTR; {
+			_, err = syscall.Wait4(started.pid, nil, 0, nil)
 		}
+		started.stdout.Close()
+		started.stderr.Close()
 	}
 }

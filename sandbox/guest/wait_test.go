@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -104,5 +105,21 @@ func TestAJobAfterItsLeaseStartsNothing(t *testing.T) {
 	h.mustEndWithLease(10 * time.Second)
 	if exists(file) {
 		t.Error("the agent ran")
+	}
+}
+
+func TestAGuestThatHasRehearsedStartsItsJobAsAnyOther(t *testing.T) {
+	env := map[string]string{"AWGP_TEST_ROLE": "guest", "PATH": os.Getenv("PATH")}
+	h := waiting(t, map[string]any{"rehearse": true, "argv": []string{"sh"}, "env": env})
+	s, x := h.accept(0), newTranscript()
+	s.mustWait(true)
+	s.say(frameJob, map[string]any{"argv": []string{"sh", "-c", "echo out; exit 3"}})
+	x.takeAll(s)
+	s.finish()
+	if code := h.exitCode(); code != 3 {
+		t.Errorf("exit %d", code)
+	}
+	if got := x.streams[streamStdout].String(); got != "out\n" {
+		t.Errorf("output %q", got)
 	}
 }
