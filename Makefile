@@ -61,7 +61,7 @@ format: venv ## fix what ruff can fix
 
 bench: bench-sandbox bench-lifecycle ## both benches
 
-bench-sandbox: venv ## create → first byte, beside `docker run` of the same image and gVisor
+bench-sandbox: venv ## cold and warm starts and the bridge, beside `docker run` and bare `runsc run`; ROUNDS=n
 	@$(STACK) prepare
 	@$(VENV)/python -m bench.sandbox
 

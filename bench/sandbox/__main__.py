@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
+
+import structlog
 
 from bench.sandbox.bare_runsc import BareRunsc
 from bench.sandbox.cold import cold, together
@@ -78,6 +81,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=int(os.environ.get("ROUNDS") or 5))
     parser.add_argument("--each", type=int, default=3)
     options = parser.parse_args()
+    # What a runtime says as it goes is not the bench's to print.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with engine_for(options.docker_host) as docker_host:
         image = options.image or build(docker_host, PACKAGES, lambda text: None)
         asyncio.run(measure(options, docker_host, image))
