@@ -43,9 +43,11 @@ class Redactor:
 
     def hide(self, text: str) -> str:
         """The text without the secrets, and without the part of one that it begins or ends with."""
-        if self._pattern is None or not text:
-            return text
-        return self._without_parts(self._pattern.sub(HIDDEN, text))
+        return self._without_parts(self.hide_whole(text)) if text and self._pattern is not None else text
+
+    def hide_whole(self, text: str) -> str:
+        """The text without the secrets that stand in it whole: it was cut nowhere."""
+        return self._pattern.sub(HIDDEN, text) if self._pattern is not None else text
 
     def _without_parts(self, text: str) -> str:
         end = max((_overlap(text, form) for form in self._forms), default=0)
@@ -73,6 +75,7 @@ def _forms(value: str) -> set[str]:
     raw = value.encode("utf-8", "replace")
     quoted = {quote(value, safe=""), quote(value), quote_plus(value)}
     forms = quoted | {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    forms |= {form.replace("/", "\\/") for form in forms}  # as some writers of JSON escape it
     # Standing within a longer text, base64 has three shapes; their first and last letters depend on the neighbours.
     for lead in range(3):
         for encoded in (base64.b64encode(b"\0" * lead + raw), base64.urlsafe_b64encode(b"\0" * lead + raw)):

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urljoin
 
 import aiohttp
@@ -272,11 +272,27 @@ def _result(got: _Got, hiding: Redactor, headers: dict[str, str]) -> dict[str, A
     text = hiding.hide(_plain(got.body[: MOST_RESULT_CHARACTERS * 2].decode("utf-8", "replace")))
     if got.whole and len(got.body) <= MOST_RESULT_CHARACTERS:
         with contextlib.suppress(ValueError, RecursionError):
-            value = json.loads(text)
+            # Hidden once more: JSON may write any letter of a secret as an escape, and reading it takes that off.
+            value = _hidden(json.loads(text), hiding)
             plain_json({"json": value})
             return result | {"json": value}
     kept = text.encode()[:MOST_RESULT_CHARACTERS].decode("utf-8", "ignore")
     return result | {"text": kept, "cut": not got.whole or len(kept) < len(text)}
+
+
+def _hidden(value: Any, hiding: Redactor) -> Any:
+    """A JSON value of which no text and no name holds a secret."""
+    match value:
+        case str():
+            return hiding.hide_whole(value)
+        case list():
+            return [_hidden(one, hiding) for one in cast("list[Any]", value)]
+        case dict():
+            return {
+                hiding.hide_whole(name): _hidden(one, hiding) for name, one in cast("dict[str, Any]", value).items()
+            }
+        case _:
+            return value
 
 
 def _nothing(outcome: Outcome, words: str, trace: _Trace) -> Answer:

@@ -295,6 +295,21 @@ async def test_secrets_are_hidden_in_whatever_is_kept(receiver: Receiver) -> Non
     assert receiver.seen[0].headers["Authorization"] == f"Bearer {SECRET}"
 
 
+@pytest.mark.parametrize(
+    "written",
+    [SECRET.replace("/", "\\/"), "".join(f"\\u{ord(letter):04x}" for letter in SECRET)],
+    ids=["the slash escaped", "every letter escaped"],
+)
+async def test_a_secret_that_json_writes_in_escapes_is_hidden_once_it_is_read(receiver: Receiver, written: str) -> None:
+    async def echoes(_request: web.Request) -> web.StreamResponse:
+        return web.Response(text=f'{{"{written}": ["you are {written}!"]}}', content_type="application/json")
+
+    receiver.answers["/pay"] = echoes
+    answer = await send(config(receiver))
+    assert answer.result["json"] == {"[redacted]": ["you are [redacted]!"]}
+    assert SECRET.replace("/", "\\/") not in answer.record["body"]
+
+
 async def test_an_answer_that_is_no_plain_json_is_text(receiver: Receiver) -> None:
     async def odd(_request: web.Request) -> web.StreamResponse:
         return web.Response(body=b'{"n": 99999999999999999999, "z": "\\u0000"}\0\xff', content_type="application/json")
