@@ -109,6 +109,17 @@ async def test_closing_lets_nothing_more_be_held_and_tells_what_is_under_way(mon
     assert (closed.numbers[0], closed.calls) == (100, ())
 
 
+async def test_an_opening_that_comes_after_its_close_holds_nothing(money: LlmMoney) -> None:
+    """A gateway that stopped between PostgreSQL and Redis wakes when the item is settled."""
+    reservation, identity = new_id(), await money.identity()
+    assert (await money.close(reservation, identity, 1)).state is Money.NEVER
+    await money.open(reservation, identity, 1, 1000, 0)
+    assert (await money.hold(hold(reservation))).state is Money.CLOSED
+    assert (await money.close(reservation, identity, 1)).numbers[0] == 0
+    await money.open(reservation, identity, 2, 1000, 0)  # a later attempt of the run
+    assert (await money.hold(hold(reservation))).state is Money.HELD
+
+
 async def test_an_opening_is_written_over_by_a_later_one_alone(money: LlmMoney) -> None:
     reservation = await opened(money)
     identity = await money.identity()
