@@ -44,7 +44,7 @@ class Attempt:
     Attributes:
         name: ``category.what``; for attacks from inside also the module and function that carry it out.
         won: What its success would look like.
-        off: The defences that the control switches off, together: with fewer off it still fails.
+        off: The defences that the control switches off, together. They suffice; a smaller set may, too.
         no_control: Why no control can be had, in words; then ``off`` is empty.
         needs: A path, ``family n``, ``call n`` or ``x32``: without it on the host a control has nothing to reach.
     """
