@@ -260,18 +260,27 @@ class LlmMoney:
                 return self._line
             try:
                 line = await RedisLine.connect(self._url, TIMEOUT_SECONDS)
-                async with asyncio.timeout(TIMEOUT_SECONDS):
-                    info = _text(await line.ask("INFO", "server"))
-                    await line.ask("SET", BOOT, secrets.token_hex(8), "NX")
-                    boot = _text(await line.ask("GET", BOOT))
-                    for text, _ in _SCRIPTS.values():
-                        await line.ask("SCRIPT", "LOAD", text)
+                await _learn(line)
             except (OSError, TimeoutError, RedisRefusedError) as error:
                 raise RedisAwayError(str(error)[:200] or type(error).__name__, unsure=False) from error
-            run_id = next(row[7:].strip() for row in info.splitlines() if row.startswith("run_id:"))
-            line.leads_to = f"{run_id}/{boot}"
             self._line = line
             return line
+
+
+async def _learn(line: RedisLine) -> None:
+    """Note which life of Redis a new line leads to, and bring the scripts there; a line that cannot is closed."""
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            info = _text(await line.ask("INFO", "server"))
+            await line.ask("SET", BOOT, secrets.token_hex(8), "NX")
+            boot = _text(await line.ask("GET", BOOT))
+            for text, _ in _SCRIPTS.values():
+                await line.ask("SCRIPT", "LOAD", text)
+    except BaseException:
+        line.close()  # Redis that starts, or is a replica, answers no: each call would leave a connection behind
+        raise
+    run_id = next(row[7:].strip() for row in info.splitlines() if row.startswith("run_id:"))
+    line.leads_to = f"{run_id}/{boot}"
 
 
 def _keys(reservation: UUID) -> tuple[str, str]:

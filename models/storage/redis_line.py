@@ -73,10 +73,14 @@ class RedisLine(asyncio.Protocol):
                 context = ssl.create_default_context(cafile=options.get("ssl_ca_certs")) if tls else None
                 host, port = options.get("host", "127.0.0.1"), options.get("port", 6379)
                 _, line = await loop.create_connection(cls, host, port, ssl=context)
-            if options.get("password"):
-                await line.ask("AUTH", options.get("username") or "default", options["password"])
-            if options.get("db"):
-                await line.ask("SELECT", options["db"])
+            try:
+                if options.get("password"):
+                    await line.ask("AUTH", options.get("username") or "default", options["password"])
+                if options.get("db"):
+                    await line.ask("SELECT", options["db"])
+            except BaseException:
+                line.close()  # the event loop would keep it for ever
+                raise
         line._patience = seconds
         return line
 

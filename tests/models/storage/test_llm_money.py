@@ -166,6 +166,20 @@ async def test_redis_away_is_said(valkey: ValkeyServer) -> None:
     assert not found.value.unsure
 
 
+@pytest.mark.parametrize("user", ["reader:reads-only", "reader:another-word"])
+async def test_a_redis_that_says_no_is_left_without_connections(valkey: ValkeyServer, user: str) -> None:
+    with redis.Redis.from_url(valkey.url) as client:
+        client.execute_command("ACL", "SETUSER", "reader", "on", ">reads-only", "~*", "+info")
+        mine = client.client_list()
+        refused = LlmMoney(f"redis://{user}@127.0.0.1:{valkey.port}/0")
+        for _ in range(5):
+            with pytest.raises(RedisAwayError, match=r"NOPERM|WRONGPASS"):
+                await refused.identity()
+        async with asyncio.timeout(10):
+            while len(client.client_list()) > len(mine):
+                await asyncio.sleep(0.01)
+
+
 async def test_who_goes_away_takes_nobodys_answer(money: LlmMoney) -> None:
     reservation = await opened(money)
     gone = asyncio.ensure_future(money.hold(hold(reservation)))
