@@ -67,6 +67,9 @@ class Flusher:
             except (RedisAwayError, SQLAlchemyError, OSError, TimeoutError) as error:
                 log.warning("not_flushed", why=str(error)[:200] or type(error).__name__)
                 pause = AWAY_SECONDS
+            except Exception:  # a bug: whoever ends here leaves every later charge in Redis alone
+                log.exception("not_flushed")
+                pause = AWAY_SECONDS
             if stopping:
                 return
             try:
@@ -87,12 +90,27 @@ class Flusher:
         moved, after = 0, "-"
         while page := await self._money.entries(after, A_PAGE):
             after = page[-1].id
-            for charges in _by_item(page).values():
+            for charges in (await self._by_item(page)).values():
                 await self._move(charges)
             moved += len(page)
             if len(page) < A_PAGE:
                 break
         return moved
+
+    async def _by_item(self, page: Iterable[Entry]) -> dict[tuple[str, str], list[tuple[Entry, Charge]]]:
+        """The entries as charges; what is none is put aside, so that it is in nobody's way."""
+        found: dict[tuple[str, str], list[tuple[Entry, Charge]]] = {}
+        for entry in page:
+            fields = entry.fields
+            try:
+                charge = _charge(fields, json.loads(fields["about"]), json.loads(fields["facts"]))
+                item = (str(UUID(charge["tenant_id"])), str(UUID(charge["work_item_id"])))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                log.error("ledger_unread", entry=entry.id, why=repr(error)[:300])
+                await self._money.refuse(entry, f"it cannot be read: {error!r}")
+                continue
+            found.setdefault(item, []).append((entry, charge))
+        return found
 
     async def _move(self, found: list[tuple[Entry, Charge]]) -> None:
         """The charges of one item, in one transaction."""
@@ -157,15 +175,6 @@ class Flusher:
             await self._write([_charge({**entry, "wanted": amount}, about, facts)])
         except (IntegrityError, DataError) as error:
             log.error("ledger_refused", call=line["call"], line=line, why=str(error.orig)[:300])
-
-
-def _by_item(page: Iterable[Entry]) -> dict[tuple[str, str], list[tuple[Entry, Charge]]]:
-    found: dict[tuple[str, str], list[tuple[Entry, Charge]]] = {}
-    for entry in page:
-        fields = entry.fields
-        charge = _charge(fields, json.loads(fields["about"]), json.loads(fields["facts"]))
-        found.setdefault((charge["tenant_id"], charge["work_item_id"]), []).append((entry, charge))
-    return found
 
 
 def about_run(claims: RunClaims) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,7 @@ async def test_the_timeline_tells_of_each_call_once(
     entries = await money.entries()
     flusher = Flusher(db, money)
     for _ in range(2):  # as by two that read the same page, or by one that died before it let go of it
-        from models.services.llm_ledger import _by_item
-
-        for found in _by_item(entries).values():
+        for found in (await flusher._by_item(entries)).values():
             await flusher._write([charge for _, charge in found])
     async with db.tenant_session(acme.id) as session:
         events = await (await session.connection()).execute(
@@ -260,6 +259,30 @@ async def test_an_entry_that_postgres_never_takes_is_put_aside(
     # What is not in the ledger is charged all the same.
     await ModelCloser(db, money).close(acme.id, run.item.id)
     assert sum(row.amount_nano for row in await ledger(db, acme, run.item.id)) == 20
+
+
+@pytest.mark.parametrize("wrong", [{}, {"about": "{"}, {"about": '{"tenant_id": 5}'}, {"about": "[]"}])
+async def test_an_entry_that_is_none_is_in_nobodys_way(
+    db: Database, acme: Company, money: LlmMoney, run: LiveModelRun, valkey: ValkeyServer, wrong: dict[str, str]
+) -> None:
+    with redis.Redis.from_url(valkey.url) as client:
+        client.xadd("money:ledger", {"call": "x", **wrong})
+        await opened(db, money, run.claims)
+        await settle(money, run.claims, await hold(money, run.claims, 1000), 10)
+        await Flusher(db, money).flush()
+        assert client.xlen("money:ledger:refused") == 1
+    assert [row.amount_nano for row in await ledger(db, acme, run.item.id)] == [10]
+
+
+async def test_a_bug_does_not_end_the_moving(monkeypatch: pytest.MonkeyPatch, db: Database, money: LlmMoney) -> None:
+    flusher, stop = Flusher(db, money), asyncio.Event()
+
+    async def breaks() -> int:
+        stop.set()
+        raise AssertionError
+
+    monkeypatch.setattr(flusher, "flush", breaks)
+    await flusher.run(stop)  # and once more at the end, as it does
 
 
 def line(run: LiveModelRun, call: UUID, amount: int | None, identity: str, held: int = 1000) -> dict[str, Any]:
