@@ -32,7 +32,7 @@ from models.storage.vault import Vault
 
 log = structlog.get_logger("effects")
 
-BEAT_SECONDS = 10
+BEAT_SECONDS = 5
 RECORD_TRIES = 6
 """What the other side answered is known here alone: half a minute for a database that is just away."""
 

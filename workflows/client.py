@@ -168,7 +168,7 @@ class WorkflowGateway:
         )
 
     async def start_effect(self, tenant_id: UUID, action_id: UUID) -> bool:
-        """Start performing an action's effect, unless that is under way.
+        """Start performing an action's effect; where that is under way, or just about to end, tell it to look again.
 
         It may be started any number of times: what is done already, or not allowed, PostgreSQL gives no leave for.
         """
@@ -177,6 +177,7 @@ class WorkflowGateway:
                 EffectWorkflow.run,
                 EffectStart(tenant_id=tenant_id, action_id=action_id),
                 id=effect_workflow_id(tenant_id, action_id),
+                start_signal=LOOK_AGAIN,
                 task_queue=options.CONTROL_QUEUE,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 search_attributes=_tenant(tenant_id),

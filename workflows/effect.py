@@ -53,10 +53,19 @@ class EffectWorkflow:
         """
         if workflow.info().workflow_id != effect_workflow_id(given.tenant_id, given.action_id):
             raise ApplicationError("this workflow does not bear the action's id", type="forbidden", non_retryable=True)
+        words = await self._live()
+        while self._look_again:
+            # People have answered in the very moment in which it was put before them.
+            words = await self._live()
+        self._show("nothing", words)
+        return act.EffectOutput(words=words)
+
+    async def _live(self) -> str:
         while True:
+            self._look_again = False
             minted = await record(act.mint_effect, self._step("mint"), "Ask for leave to perform this once")
             if minted.state is act.EffectMintState.ENDED:
-                return self._end(minted.words)
+                return minted.words
             if minted.state is act.EffectMintState.HALTED:
                 await self._held(minted.words)
                 continue
@@ -65,7 +74,7 @@ class EffectWorkflow:
                 await self._perform()
             settled = await self._settle()
             if settled.state is act.SettleState.DONE:
-                return self._end(settled.words)
+                return settled.words
             self._tries += 1
             self._show("answer", f"To be tried again: {settled.words}")
             await self._wait(_backoff(self._tries), "Before the next try")
@@ -118,13 +127,9 @@ class EffectWorkflow:
             workflow.continue_as_new(self._given.model_copy(update={"generation": self._given.generation + 1}))
 
     def _step(self, step: str) -> act.EffectInput:
-        return act.EffectInput(
-            tenant_id=self._given.tenant_id, action_id=self._given.action_id, op_id=self._ops.next(step)
-        )
-
-    def _end(self, words: str) -> act.EffectOutput:
-        self._show("nothing", words)
-        return act.EffectOutput(words=words)
+        # It is begun again under the same id: its steps are others than those of the time before.
+        op_id = f"{self._ops.next(step)}/{workflow.info().first_execution_run_id}"
+        return act.EffectInput(tenant_id=self._given.tenant_id, action_id=self._given.action_id, op_id=op_id)
 
     def _show(self, awaiting: str, words: str) -> None:
         line = " ".join(words.split()).replace("`", "'").replace("<", "&lt;")

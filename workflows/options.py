@@ -81,7 +81,7 @@ PERFORM_START_TO_CLOSE = timedelta(seconds=150)
 """A connector waits 60 s at most; a minute is for writing down what came of it while the database is away."""
 PERFORM_SCHEDULE_TO_CLOSE = timedelta(minutes=10)
 """The warrant is to be claimed within five minutes: who begins later is refused, and another is minted."""
-PERFORM_HEARTBEAT = timedelta(seconds=30)
+PERFORM_HEARTBEAT = timedelta(seconds=20)
 """A worker that died is noticed after this; what it had sent is settled by the database's clock."""
 PERFORM_RETRY = RetryPolicy(maximum_attempts=1)
 """One try: whether it was sent is read from PostgreSQL, never assumed by trying again."""

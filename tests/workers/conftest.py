@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,25 @@ TEMPORAL = Path(sys.executable).parent / "temporal"
 async def plant(
     tmp_path: Path, database: TestDatabase, db: Database, system_db: Database, valkey: ValkeyServer
 ) -> AsyncIterator[Plant]:
+    async with planted(tmp_path, database, db, system_db, valkey) as made:
+        await made.start()
+        yield made
+
+
+@pytest.fixture
+async def relay_only(
+    tmp_path: Path, database: TestDatabase, db: Database, system_db: Database, valkey: ValkeyServer
+) -> AsyncIterator[Plant]:
+    """The test starts, and kills, control workers of its own."""
+    async with planted(tmp_path, database, db, system_db, valkey) as made:
+        await made.start(control=False)
+        yield made
+
+
+@asynccontextmanager
+async def planted(
+    tmp_path: Path, database: TestDatabase, db: Database, system_db: Database, valkey: ValkeyServer
+) -> AsyncGenerator[Plant]:
     extra = [word for key in SEARCH_ATTRIBUTES for word in ("--search-attribute", f"{key.name}=Keyword")]
     env = await WorkflowEnvironment.start_local(
         dev_server_existing_path=str(TEMPORAL),
@@ -37,7 +57,8 @@ async def plant(
         made = Plant(
             tmp_path, env.client, database, valkey, db, system_db, BlobStore(f"file://{tmp_path}/blobs"), cache
         )
-        await made.start()
-        yield made
-        await made.close()
+        try:
+            yield made
+        finally:
+            await made.close()
     await cache.close()

@@ -73,9 +73,11 @@ class Plant:
             }
         )
 
-    async def start(self) -> None:
+    async def start(self, *, control: bool = True) -> None:
         dispatcher = Dispatcher(self.db, self.system, WorkflowGateway(self.client), self.cache)
         self.tasks.append(asyncio.create_task(relay(self.system, dispatcher, self.stop)))
+        if not control:
+            return
         self.tasks.append(asyncio.create_task(control_worker(self.client, self.db, self.system, SIGNER).run()))
 
     async def broker(self, port: int = 0) -> RunningBroker:

@@ -17,6 +17,7 @@ from activities import signatures as act
 from models.domain.approval import ApprovalStatus
 from models.domain.risk import RiskLevel
 from models.domain.work_item import WorkItemStatus
+from tests.workflows.effect_world import effects
 
 S = WorkItemStatus
 ENDS = {"succeeded": S.SUCCEEDED, "cancelled": S.CANCELLED, "halted": S.HALTED}
@@ -60,6 +61,18 @@ class World:
     seen: dict[str, asyncio.Event] = field(default_factory=dict)
     broken: dict[str, Exception] = field(default_factory=dict)
     terminal: int = 0
+    action_id: UUID = field(default_factory=uuid4)
+    staged: list[UUID] = field(default_factory=list)
+    """Actions that the run has staged."""
+    staged_approval: ApprovalStatus | None = None
+    """None: the set goes on by itself."""
+    staged_stops: bool = False
+    effects_halted: bool = False
+    settle_answers: list[act.SettleOutput] = field(default_factory=list)
+    """What comes of a try before it is performed."""
+    warrants: set[UUID] = field(default_factory=set)
+    performed: list[UUID] = field(default_factory=list)
+    """What the other side has done, each time that it did."""
 
     @property
     def workflow_id(self) -> str:
@@ -97,7 +110,17 @@ class World:
             attempt=self.attempt,
             suspended=self.suspended,
             reason=self.reason,
+            staged=len(self.to_commit),
         )
+
+    @property
+    def to_commit(self) -> list[UUID]:
+        """Staged effects that stand between the run's end and the item's."""
+        refused = ApprovalStatus.REJECTED is self.staged_approval or self.approval is ApprovalStatus.EXPIRED
+        stopped = self.staged_stops or refused or self.cancel_requested
+        if self.outcome != "succeeded" or stopped:
+            return []
+        return [one for one in self.staged if one not in self.performed]
 
     def end(self, status: WorkItemStatus, reason: str = "") -> None:
         if not self.status.is_final:
@@ -116,7 +139,7 @@ class World:
             self.run_ends.set()
 
     def activities(self) -> list[Callable[..., Any]]:
-        return [*_work_item(self), *_approval(self), *_run(self)]
+        return [*_work_item(self), *_approval(self), *_run(self), *effects(self)]
 
 
 def _not_found() -> ApplicationError:
@@ -164,7 +187,7 @@ def _work_item(world: World) -> list[Callable[..., Any]]:  # noqa: C901 - one sm
     @activity.defn(name="finish_work_item")
     async def finish(given: act.WorkItemInput) -> act.WorkItemView:
         world.note("finish")
-        if world.outcome:
+        if world.outcome and not world.to_commit:
             world.end(
                 {"succeeded": S.SUCCEEDED, "cancelled": S.CANCELLED, "halted": S.HALTED}.get(world.outcome, S.FAILED)
             )
