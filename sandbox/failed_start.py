@@ -45,8 +45,12 @@ class FailedStarts:
         """Removes the container at once, and in the background what containerd keeps."""
         with contextlib.suppress(*ENGINE_ERRORS, TimeoutError):
             await self._engine.call(lambda client: client.api.remove_container(container_id, force=True, v=True))
+        self.cure(container_id)
+
+    def cure(self, container_id: str) -> None:
+        """Ends in the background what containerd keeps of a container that has ended."""
         if self._containerd is None or shutil.which("ctr") is None:
-            log.warning("failed_start_may_leak", container=container_id)
+            log.warning("a_shim_may_leak", container=container_id)
             return
         cure = asyncio.create_task(self._cure(container_id, self._containerd))
         self._cures.add(cure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -47,6 +48,17 @@ async def pause(made: Lab) -> None:
     async with asyncio.timeout(30):
         while not await handle.paused():  # noqa: ASYNC110 (the engine tells nobody)
             await asyncio.sleep(0.05)
+
+
+def processes_of(container_id: str) -> list[bytes]:
+    """Shims and sandboxes of a container, by its id among their words."""
+    found: list[bytes] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes()
+            if container_id.encode() in words:
+                found.append(words)
+    return found
 
 
 async def test_it_stands_still_and_goes_on_with_its_wall_time(real: RealRunner) -> None:
@@ -104,6 +116,9 @@ async def test_one_that_stands_still_is_killed_where_it_stands(real: RealRunner,
         assert result.outcome is outcome
         assert result.paused_seconds > 0
         assert b"saved" not in made.output()[len(said) :]
+        await real.runner.attach(made.containers[0]).remove()
+        await real.failed.settled()
+        await until(lambda: not processes_of(made.containers[0]), 30)
 
 
 @pytest.mark.parametrize("paused", [False, True], ids=["running", "standing still"])
@@ -121,7 +136,8 @@ async def test_a_suspended_agent_is_asked_and_its_files_are_not_the_items(real: 
 async def test_kill_9_of_the_runtime_leaves_a_paused_one_paused(engine_host: RealEngine, tmp_path: Path) -> None:
     broker = await start_broker(MemoryBackend(), new_key())
     tenant = uuid4()
-    runtime = RuntimeProcess(broker, tmp_path, engine_host.host, tenant)
+    more = {"AWGP_RUNTIME_CONTAINERD_SOCKET": engine_host.containerd} if engine_host.containerd else {}
+    runtime = RuntimeProcess(broker, tmp_path, engine_host.host, tenant, **more)
     await runtime.start()
     try:
         spec = counting(engine_host.image, tenant)
@@ -148,6 +164,8 @@ async def test_kill_9_of_the_runtime_leaves_a_paused_one_paused(engine_host: Rea
         assert await broker.hub.kill(spec.run_id, 1, KillReason.CANCELLED)
         await until(lambda: ref(spec) in broker.backend.ended, 60)
         assert broker.backend.ended[ref(spec)][0].outcome is RunOutcome.CANCELLED
+        if engine_host.containerd:
+            await until(lambda: not processes_of(broker.backend.started[ref(spec)]), 30)
         assert await runtime.terminate() == 0
     finally:
         await runtime.kill()
