@@ -197,12 +197,22 @@ class _Passing:
 
 def _parsed(raw: bytes) -> dict[str, Any]:
     try:
-        body: Any = json.loads(raw)
+        body: Any = json.loads(raw, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise _bad(f"the body is no JSON: {str(error)[:200]}") from error
     if not isinstance(body, dict):
         raise _bad("the body must be a JSON object")
     return cast("dict[str, Any]", body)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. INVARIANT: no name stands in it twice: of two values the upstream may read the other one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"{twice[:64]!r} stands twice in one object")
+    return found
 
 
 def _bad(words: str) -> InvalidInput:

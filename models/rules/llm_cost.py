@@ -31,6 +31,10 @@ COSTS_MORE = {
     "audio": "audio is paid by prices of its own",
 }
 """Fields of a request whose cost no rate card names."""
+_READ = frozenset(
+    {"model", "models", "messages", "n", "stream", "stream_options", "prediction", "tools", "service_tier"}
+    | {*CAP_FIELDS, *COSTS_MORE}
+)
 
 
 def read_request(body: Mapping[str, Any], size: int) -> Asked:
@@ -68,6 +72,10 @@ def read_request(body: Mapping[str, Any], size: int) -> Asked:
 
 
 def _refuse_the_unpriced(body: Mapping[str, Any]) -> None:
+    for field in body:
+        if field not in _READ and field.casefold() in _READ:
+            # Some upstreams read names in any case: they would take this one, and it was not held for.
+            raise _wrong(field[:64], f"is written {field.casefold()}")
     for field, why in COSTS_MORE.items():
         if body.get(field):
             raise _wrong(field, f"cannot be held for: {why}")
@@ -93,15 +101,17 @@ def _parts(messages: list[Any]) -> tuple[int, int, bool]:
             if kind == "image_url":
                 images += 1
                 hidden += _data_bytes(cast("dict[str, Any]", part).get("image_url"))
-            elif kind not in ("text", "refusal", "input_audio"):
+            elif kind == "input_audio":
+                raise _wrong("messages", f"cannot be held for: {COSTS_MORE['audio']}")
+            elif kind not in ("text", "refusal"):
                 boundless = True
     return images, hidden, boundless
 
 
 def _data_bytes(image: Any) -> int:
     url = cast("dict[str, Any]", image).get("url") if isinstance(image, dict) else image
-    # Base64 is written in JSON as it is, so that its characters are the body's bytes.
-    return len(url) if isinstance(url, str) and url.startswith("data:") and url.isascii() else 0
+    # Base64 is written in JSON as it is, so that its characters are the body's bytes. Other data may be read as text.
+    return len(url) if isinstance(url, str) and url.startswith("data:image/") and url.isascii() else 0
 
 
 def _count(body: Mapping[str, Any], field: str) -> int | None:

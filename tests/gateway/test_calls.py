@@ -255,6 +255,23 @@ async def test_bodies_that_are_none(world: World, raw: bytes) -> None:
         assert answer.status == 422
 
 
+@pytest.mark.parametrize(
+    "twice",
+    [
+        b'"max_tokens": 1000000, "max_tokens": 5',
+        b'"model": "scripted/large", "max_tokens": 5',
+        b'"max_tokens": 5, "tools": [{"type": "web_search", "type": "function"}]',
+    ],
+)
+async def test_a_name_that_stands_twice_is_read_by_nobody(world: World, twice: bytes) -> None:
+    raw = b'{%b, "model": "scripted/small", "messages": [{"role": "user", "content": "hi"}]}' % twice
+    headers = {"Authorization": f"Bearer {world.run.token}"}
+    async with world.client.post(f"{world.url}/llm/v1/chat/completions", data=raw, headers=headers) as answer:
+        assert answer.status == 422
+        assert "twice" in (await answer.json(content_type=None))["detail"]
+    assert world.upstream.heard == []
+
+
 async def test_a_body_of_more_than_eight_mebibytes(world: World) -> None:
     headers = {"Authorization": f"Bearer {world.run.token}"}
     for size, status in ((8 * 1024 * 1024 - 200, 200), (8 * 1024 * 1024, 413)):

@@ -68,6 +68,10 @@ def test_what_a_request_may_make_it_do(fields: dict[str, Any], expected: dict[st
         ({"service_tier": "priority"}, "service_tier"),
         ({"tools": [{"type": "function"}, {"type": "web_search"}]}, "tools[1].type"),
         ({"tools": ["x"]}, "tools[0].type"),
+        ({"Max_Tokens": 100_000}, "Max_Tokens"),
+        ({"ſtream": True}, "ſtream"),
+        ({"PLUGINS": [{"id": "web"}]}, "PLUGINS"),
+        ({"messages": [{"content": [{"type": "input_audio", "input_audio": {"data": "AA"}}]}]}, "messages"),
     ],
 )
 def test_what_no_price_can_be_made_of(fields: dict[str, Any], where: str) -> None:
@@ -82,6 +86,12 @@ def test_an_images_data_is_no_text() -> None:
     assert asked.images == 1
     assert asked.prompt_bytes < 300
     assert llm_cost.bound(card(image_tokens=4000), asked).prompt_tokens < 6000
+
+
+def test_data_that_is_no_image_may_be_read_as_text() -> None:
+    url = "data:text/plain;base64," + "A" * 100_000
+    asked = read(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}])
+    assert asked.prompt_bytes > 100_000
 
 
 @pytest.mark.parametrize(
