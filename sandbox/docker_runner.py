@@ -75,12 +75,15 @@ class DockerHandle:
     async def kill(self) -> None:
         """Kills it; tries until the engine is there to do it."""
         stands = await self.paused()
+        await self._kill()
+        if stands:
+            # Docker wakes what it has killed, fails at that, and leaves the shim.
+            self._failed.cure(self.container_id)
+
+    async def _kill(self) -> None:
         while True:
             try:
                 await self._engine.call(lambda client: client.api.kill(self.container_id, "KILL"))
-                if stands:
-                    # Docker wakes what it has killed, fails at that, and leaves the shim.
-                    self._failed.cure(self.container_id)
                 return
             except NotFound:
                 return
