@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from typing import Any
 from uuid import UUID
 
@@ -56,8 +57,13 @@ def digest_of(row: ActionRow) -> str:
 
 
 def class_digest(kind: str, target: str, connector: str, method: str) -> str:
-    """What a denial is remembered by: the same thing asked for with other parameters is of the same class."""
-    return _digest({"kind": kind, "target": target, "connector": connector, "method": method})
+    """What a denial is remembered by: the same thing asked for with other parameters is of the same class.
+
+    A target that people read as the same is the same, however it is spelled: in another case, spacing or form.
+    """
+    seen = (letter for letter in unicodedata.normalize("NFKC", target) if unicodedata.category(letter) != "Cf")
+    spelled = " ".join("".join(seen).casefold().split())
+    return _digest({"kind": kind, "target": spelled, "connector": connector, "method": method})
 
 
 def request_digest(asked: ActionRequest) -> str:

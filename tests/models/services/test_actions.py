@@ -271,6 +271,16 @@ async def test_a_denial_stands_for_its_class(db: Database, acme: Company, work: 
     assert (await ask(db, other)).status == "pending", "within the work item alone"
 
 
+@pytest.mark.parametrize(
+    "target", ["ada@EXAMPLE.com", "ada@example.com\u200b", "ａda@example.com", "\u00a0ada@example.com"]
+)
+async def test_a_target_that_reads_the_same_is_the_same(db: Database, acme: Company, work: Work, target: str) -> None:
+    _, caller = await running(db, work, acme)
+    first = await ask(db, caller, request(target="ada@example.com"))
+    await decide(db, acme.approver, first.approval_id, Verdict.REJECT, reason="never")
+    assert (await ask(db, caller, request(target=target))).id == first.id
+
+
 async def test_elsewhere_a_denial_stands_for_a_time(db: Database, database: TestDatabase, acme: Company) -> None:
     agent = elsewhere(acme)
     first = await ask(db, agent)
