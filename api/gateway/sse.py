@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, cast
 
 from models.domain.llm import Usage
 from models.rules import llm_cost
 
 LARGEST_EVENT = 8 * 1024 * 1024
+_DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
+"""At a line's beginning alone: a model may well say so in its words, and JSON writes no line's end within them."""
 _NO_USAGE = (b'"usage":null', b'"usage": null')
 
 
@@ -48,7 +51,7 @@ class StreamMeter:
         end = end or len(data)
         whole, self._rest = data[:end], data[end:]
         self._count(whole)
-        if b"[DONE]" in whole and (b"data: [DONE]" in whole or b"data:[DONE]" in whole):
+        if b"[DONE]" in whole and _DONE.search(whole):
             self.done = True
         if b'"usage"' in whole:
             return self._without_usage(whole)

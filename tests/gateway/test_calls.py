@@ -145,6 +145,13 @@ async def test_usage_beside_words_stays_with_them(world: World) -> None:
     assert (await world.standing())["charged"] == COST
 
 
+async def test_a_model_that_speaks_of_the_end_has_not_ended(world: World, acme: Company) -> None:
+    world.upstream.plays = stream(*words("a stream ends with data: [DONE]", "so it is"), LAST, DONE)
+    await world.call(stream=True)
+    [row] = await settled(world, acme)
+    assert (row.amount_nano, row.kind) == (COST, "final")
+
+
 async def test_a_cut_stream_is_charged_for_what_was_produced(world: World, acme: Company) -> None:
     world.upstream.plays = stream(*words("one", "two three four"), cut=True)
     _, got, _ = await world.call(stream=True)
