@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from models.tables.actions import ActionRow, ConnectorRow
+from models.tables.actions import ActionRow
 
 
 async def get(session: AsyncSession, action_id: UUID) -> ActionRow | None:

@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from models.domain.action import EFFECTS, ConnectorKind, Effect
 from models.domain.errors import InvalidInput
 from models.domain.work_item import ExternalEffect
-from models.repositories import actions as rows
+from models.services import connectors
 from models.services.plain_json import plain_json
 from models.tables.tenancy import AssistantRow
 
@@ -43,13 +43,14 @@ async def resolve(session: AsyncSession, assistant: AssistantRow, asked: dict[st
         InvalidInput: There is no such connector for this assistant, or the effect is none that it performs.
     """
     name = asked.get("connector")
-    connector = await rows.connector(session, assistant.tenant_id, name) if isinstance(name, str) else None
+    connector = await connectors.find_for(session, assistant, name) if isinstance(name, str) else None
     # One that exists and one that does not are told alike: an agent does not learn what else the company has.
-    if connector is None or not connector.enabled or connector.name not in assistant.connectors:
+    if connector is None:
         may = ", ".join(sorted(assistant.connectors)) or "none"
         raise invalid("effect.connector", f"is none that this assistant may use; it may use {may}")
     kind = ConnectorKind(connector.kind)
     effect = _read(kind, asked)
+    connectors.refuse_unperformable(connectors.config_of(connector), effect)
     pinned = {"connector_kind": kind.value, "connector_version": connector.version}
     stored = effect.model_dump(mode="json", by_alias=True, exclude_none=True) | pinned
     says = connector.config.get("external_effect")

@@ -73,6 +73,7 @@ def test_waiting_and_ended_histories_are_kept() -> None:
     kept = {path.stem for path in RECORDED}
     assert {"work_item.l3_waiting", "work_item.queued_waiting", "work_item.running", "work_item.l1_ended"} <= kept
     assert {"approval.l3_waiting", "approval.l3_approved"} <= kept
+    assert {"work_item.staged_waiting", "work_item.staged_ended", "effect.held", "effect.performed"} <= kept
 
 
 def test_recorded_commands_are_the_committed_ones() -> None:
