@@ -34,6 +34,8 @@ MOST_RESULT_CHARACTERS = 48 * 1024
 """Of an answer's body that the agent is told; with all around it within 64 KiB."""
 _SEE_OTHER = frozenset({301, 302, 303})
 _REPEAT_THERE = frozenset({307, 308})
+_NOT_NOW = frozenset({408, 409, 425, 429})
+"""To a repeat under the same key: too early, or the first one is still being worked on. It is sent again."""
 _HIDDEN_HEADERS = frozenset({"set-cookie", "authorization", "proxy-authorization", "www-authenticate", "cookie"})
 _SKIPPED = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
 
@@ -83,7 +85,7 @@ class HttpSender:
             got = await self._once(config, current, trace)
             following = _following(config, current, got)
             if following is None:
-                return _answer(first, current, got, trace)
+                return _answer(first, current, got, trace, takes_key=config.idempotency_header is not None)
             trace.hops.append(f"{got.status} → {request.hiding.hide(following.target.url)}")
             at_home = following.target.origin == first.target.origin
             current = replace(following, credential=first.credential if at_home else {})
@@ -232,8 +234,8 @@ def _following(config: HttpConnector | N8nConnector, request: Request, got: _Got
     return replace(request, target=target, method="GET", headers=kept, body=None)
 
 
-def _answer(first: Request, last: Request, got: _Got, trace: _Trace) -> Answer:
-    outcome = _outcome(first, last, got.status)
+def _answer(first: Request, last: Request, got: _Got, trace: _Trace, *, takes_key: bool) -> Answer:
+    outcome = _outcome(first, last, got.status, takes_key=takes_key)
     words = {
         Outcome.PERFORMED: f"the other side answered {got.status}",
         Outcome.FAILED: f"the other side refused it with {got.status}",
@@ -246,12 +248,14 @@ def _answer(first: Request, last: Request, got: _Got, trace: _Trace) -> Answer:
     return Answer(outcome, words, record, _result(got, hiding, headers))
 
 
-def _outcome(first: Request, last: Request, status: int) -> Outcome:
+def _outcome(first: Request, last: Request, status: int, *, takes_key: bool) -> Outcome:
     if 200 <= status < 300:
         return Outcome.PERFORMED
     changes = first.method not in HTTP_READS
     if changes and last.method != first.method:
         return Outcome.UNKNOWN  # the change was answered by a redirect; what it led to is not there
+    if changes and takes_key and status in _NOT_NOW:
+        return Outcome.UNKNOWN
     if 400 <= status < 500 or status in _REPEAT_THERE or (300 <= status < 400 and not changes):
         return Outcome.FAILED
     return Outcome.UNKNOWN

@@ -103,6 +103,15 @@ async def test_a_status_says_what_came_of_it(receiver: Receiver, method: str, st
     assert (await send(config(receiver), method=method)).outcome is outcome
 
 
+@pytest.mark.parametrize("status", [408, 409, 425, 429])
+async def test_a_repeat_that_comes_too_early_is_no_failure(receiver: Receiver, status: int) -> None:
+    receiver.says("/pay", status)
+    keyed = config(receiver, idempotency_header="Idempotency-Key")
+    assert (await send(keyed)).outcome is Outcome.UNKNOWN
+    assert (await send(keyed, method="GET", json=None)).outcome is Outcome.FAILED
+    assert (await send(config(receiver))).outcome is Outcome.FAILED
+
+
 # --- Addresses -------------------------------------------------------------------------------------------------------
 
 
