@@ -177,9 +177,3 @@ async def lock_unended(session: AsyncSession, tenant_id: UUID, work_item_id: UUI
         .execution_options(populate_existing=True)
     )
     return list((await session.exec(statement)).all())
-
-
-async def connector(session: AsyncSession, tenant_id: UUID, name: str) -> ConnectorRow | None:
-    """A company's connector by its name."""
-    statement = select(ConnectorRow).where(col(ConnectorRow.tenant_id) == tenant_id, col(ConnectorRow.name) == name)
-    return (await session.exec(statement)).one_or_none()
