@@ -75,10 +75,13 @@ class DockerHandle:
     async def kill(self) -> None:
         """Kills it; tries until the engine is there to do it."""
         stands = await self.paused()
-        await self._kill()
-        if stands:
-            # Docker wakes what it has killed, fails at that, and leaves the shim.
-            self._failed.cure(self.container_id)
+        try:
+            await self._kill()
+        finally:
+            if stands:
+                # Docker wakes what it has killed, fails at that, and leaves the shim. (Its end may be seen, and this
+                # be cancelled, before the engine has answered.)
+                self._failed.cure(self.container_id)
 
     async def _kill(self) -> None:
         while True:
