@@ -78,6 +78,9 @@ def render(error: AwgpError) -> tuple[int, list[Header], bytes]:
         headers.append((b"retry-after", str(error.extra["reset_seconds"]).encode()))
     elif isinstance(error, DependencyAway):
         headers.append((b"retry-after", str(AWAY_RETRY_SECONDS).encode()))
+    elif isinstance(error, UpstreamAway) and code != "upstream_unreachable":
+        # Charged, and perhaps done: OpenAI's clients would send it twice more unasked, and pay each time.
+        headers.append((b"x-should-retry", b"false"))
     elif isinstance(error, Unauthenticated):
         headers.append((b"www-authenticate", b'Bearer realm="awgp"'))
     kind = next((name for of, name in _OPENAI_TYPES if isinstance(error, of)), "api_error")

@@ -171,7 +171,8 @@ async def test_usage_that_never_comes_costs_what_was_held(world: World, acme: Co
 
     plays = {"plain": plain(body=completion(None)), "stream": stream(*words("one"), DONE)}
     world.upstream.plays = plays.get(how, hang_up)
-    await world.call(stream=how == "stream")
+    _, _, headers = await world.call(stream=how == "stream")
+    assert headers.get("x-should-retry") == ("false" if how == "cut" else None), "it is charged: not again unasked"
     [row] = await settled(world, acme)
     assert (row.kind, row.amount_nano) == ("estimated", row.held_nano)
 
