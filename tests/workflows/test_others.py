@@ -109,10 +109,11 @@ async def test_reconciliation_goes_through_every_page(skipping: WorkflowEnvironm
 
         return of
 
-    pages = [page(name) for name in ("reconcile_work_items", "reconcile_approvals", "reconcile_money")]
+    names = ("reconcile_work_items", "reconcile_approvals", "reconcile_effects", "reconcile_money")
+    pages = [page(name) for name in names]
     async with outside(skipping, *pages), asyncio.timeout(60):
         total = await skipping.client.execute_workflow(
             ReconcileWorkflow.run, ReconcileStart(page=3), id="reconcile", task_queue=options.CONTROL_QUEUE
         )
-    assert seen == ids * 3
-    assert (total.seen, total.settled, total.next_after) == (21, 9, None)
+    assert seen == ids * 4
+    assert (total.seen, total.settled, total.next_after) == (28, 12, None)
