@@ -85,7 +85,9 @@ class _Sending(_Value):
     @model_validator(mode="after")
     def _the_key_is_not_the_credential(self) -> Self:
         name = (self.idempotency_header or "").lower()
-        if name in FORBIDDEN_HEADERS:
+        # Where the credential stood in its place no key would be sent, and a repeat be done twice.
+        shown = self.credential.header_name if self.credential is not None else None
+        if name in FORBIDDEN_HEADERS | {"content-type", "accept", "user-agent", (shown or "authorization").lower()}:
             raise ValueError(f"idempotency_header: {self.idempotency_header} has another meaning")
         return self
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 from aiohttp import web
+from pydantic import ValidationError
 
 from models.domain.action import HttpEffect
 from models.domain.connector import HttpConnector
@@ -101,6 +102,16 @@ async def test_a_secret_that_is_gone_is_refused_before_anything_is_sent(receiver
 async def test_a_status_says_what_came_of_it(receiver: Receiver, method: str, status: int, outcome: Outcome) -> None:
     receiver.says("/pay", status)
     assert (await send(config(receiver), method=method)).outcome is outcome
+
+
+@pytest.mark.parametrize("name", ["x-api-KEY", "Content-Type", "Authorization"])
+def test_the_key_has_a_header_of_its_own(receiver: Receiver, name: str) -> None:
+    with pytest.raises(ValidationError, match="another meaning"):
+        config(
+            receiver,
+            idempotency_header=name,
+            credential={"secret": "key", "as": "header", "header_name": "X-Api-Key"},
+        )
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429])
