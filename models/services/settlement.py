@@ -45,11 +45,7 @@ async def finish(session: AsyncSession, principal: Principal, work_item_id: UUID
     result = RunResult.model_validate(run.result) if run.result else RunResult(outcome=outcome)
     if await staged.open_members(session, item, run):
         return item  # its staged effects are committed first (`staged.advance`)
-    if outcome is not RunOutcome.SUCCEEDED:
-        await action_set_ends.discard_all(session, principal, item, f"the run ended as {_words(outcome, result)}")
-    status, why = STATUS_OF.get(outcome, WorkItemStatus.FAILED), _reason(item, outcome, result)
-    if status is WorkItemStatus.SUCCEEDED:
-        status, why = await staged.verdict(session, item)
+    status, why = await _verdict(session, principal, item, outcome, result)
     charged = await _settle(session, principal, item, run, result)
     item.outcome = outcome.value
     item.result = result.model_dump(mode="json")
@@ -68,6 +64,16 @@ async def finish(session: AsyncSession, principal: Principal, work_item_id: UUID
         },
     )
     return item
+
+
+async def _verdict(
+    session: AsyncSession, principal: Principal, item: WorkItemRow, outcome: RunOutcome, result: RunResult
+) -> tuple[WorkItemStatus, str]:
+    """What run and staged effects make of the item, and why; a run that did not succeed discards what it staged."""
+    if outcome is RunOutcome.SUCCEEDED:
+        return await staged.verdict(session, item)
+    await action_set_ends.discard_all(session, principal, item, f"the run ended as {_words(outcome, result)}")
+    return STATUS_OF.get(outcome, WorkItemStatus.FAILED), _reason(item, outcome, result)
 
 
 async def end_hold(session: AsyncSession, principal: Principal, item: WorkItemRow) -> None:

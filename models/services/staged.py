@@ -175,16 +175,9 @@ async def _ask(
     count: int,
     requirement: ApprovalRequirement,
 ) -> None:
+    copied = highest.model_dump(include={"score", "factors", "facts", "tenant_id", "policy_version_id"})
     assessment = RiskAssessmentRow(
-        tenant_id=item.tenant_id,
-        id=new_id(),
-        work_item_id=item.id,
-        action_set_id=found.id,
-        policy_version_id=item.policy_version_id,
-        score=highest.score,
-        level=found.level,
-        factors=highest.factors,
-        facts=highest.facts,
+        id=new_id(), work_item_id=item.id, action_set_id=found.id, level=found.level, **copied
     )
     session.add(assessment)
     await session.flush()
@@ -205,8 +198,8 @@ async def _ask(
         requirement=requirement,
         about=f"{count} staged effects of “{item.title}”",
     )
-    who = await who_decides(session, item.tenant_id, requirement)
-    await action_ends.waits(session, principal, item, f"{count} staged effects wait for {who}")
+    waits = f"{count} staged effects wait for {await who_decides(session, item.tenant_id, requirement)}"
+    await action_ends.waits(session, principal, item, waits)
 
 
 async def _asked(session: AsyncSession, principal: Principal, item: WorkItemRow, found: ActionSetRow) -> Staged:
