@@ -15,6 +15,7 @@ from models.domain.money import format_usd
 from models.domain.views import View
 from models.repositories import actions as action_rows
 from models.repositories import agents as rows
+from models.repositories import item_events as event_rows
 from models.repositories import runs as run_rows
 from models.repositories import tenants as tenant_rows
 from models.repositories import work_items as item_rows
@@ -26,6 +27,8 @@ from models.tables.work import WorkItemFileRow
 from sandbox.spec import FilePath, RunSpec
 
 MOST_FILES = 1000
+MOST_EVENTS = 20_000
+"""Of an item's timeline: beyond them nothing more that its agent may say as often as it likes."""
 _PATH: TypeAdapter[str] = TypeAdapter(FilePath)
 
 
@@ -77,8 +80,13 @@ class AgentContext(View):
 
 
 async def report_progress(session: AsyncSession, caller: AgentCaller, progress: Progress) -> None:
-    """Put the agent's word on how far it is into the item's timeline."""
+    """Put the agent's word on how far it is into the item's timeline.
+
+    Raises:
+        Conflict: The timeline is as long as an agent may make it.
+    """
     item_id, run_id = _of_run(caller)
+    await _room_for_more(session, caller.tenant_id, item_id)
     data = {"words": progress.words, "percent": progress.percent, "run_id": str(run_id), "attempt": caller.attempt}
     await events.add(session, caller.tenant_id, item_id, EventKind.PROGRESS, data)
 
@@ -114,7 +122,7 @@ async def save_artifact(session: AsyncSession, caller: AgentCaller, path: str, s
 
     Raises:
         InvalidInput: The path is none that a file may have.
-        Conflict: The run's files together would be larger than its limit.
+        Conflict: The run's files together would be larger than its limit, or it has saved too often.
     """
     try:
         _PATH.validate_python(path)
@@ -122,6 +130,7 @@ async def save_artifact(session: AsyncSession, caller: AgentCaller, path: str, s
         raise invalid("path", error.errors()[0]["msg"].removeprefix("Value error, ")) from error
     standing = await agents.lock_standing(session, caller)
     item = agents.item_of(standing)
+    await _room_for_more(session, item.tenant_id, item.id)
     others = [file for file in await item_rows.files(session, item.id, "out") if file.path != path]
     limit = RunSpec.model_validate(item.spec).limits.artifact_bytes
     if sum(file.size for file in others) + saved.size > limit or len(others) >= MOST_FILES:
@@ -177,6 +186,11 @@ async def context_of(session: AsyncSession, caller: AgentCaller) -> AgentContext
         continuation=run.continuation,
         has_state=await rows.state_of(session, item.tenant_id, run.id) is not None,
     )
+
+
+async def _room_for_more(session: AsyncSession, tenant_id: UUID, work_item_id: UUID) -> None:
+    if await event_rows.head(session, tenant_id, work_item_id) >= MOST_EVENTS:
+        raise Conflict(f"this work item's timeline has {MOST_EVENTS} events; its agent adds no more", limit=MOST_EVENTS)
 
 
 def _of_run(caller: AgentCaller) -> tuple[UUID, UUID]:

@@ -255,6 +255,12 @@ async def test_progress_stands_in_the_timeline(mine: Inside, db: Database, acme:
     assert (data["words"], data["percent"]) == ("half of it", 50)
 
 
+async def test_an_agent_does_not_make_the_timeline_endless(mine: Inside, database: TestDatabase) -> None:
+    tamper(database, "update item_event_heads set seq = 19999 where work_item_id = %s", mine.item.id)
+    (await mine.call("POST", "/progress", {"words": "the last"})).ok(204)
+    assert "20000 events" in (await mine.call("POST", "/progress", {"words": "too many"})).problem(409)["detail"]
+
+
 async def test_state_is_kept_for_the_next_attempt(mine: Inside, database: TestDatabase) -> None:
     (await mine.call("GET", "/state")).problem(404)
     for content in (b"", b"\x00\xffnot text", b"x" * 1_048_576):
