@@ -7,6 +7,7 @@ on for `DRAIN_SECONDS`, so that its real usage is charged; then it is cut off an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from typing import Any, cast
@@ -163,7 +164,10 @@ class _Passing:
         await self._settle(words)
         if not self._gone:
             rest = self._meter.rest() + (_CUT if words and self._meter.usage is None else b"")
-            await self._send({"type": "http.response.body", "body": rest})
+            # One that reads nothing keeps neither the upstream's connection nor this task; the server then hangs up.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await self._send({"type": "http.response.body", "body": rest})
 
     async def _pass(self) -> None:
         async for chunk in self._response.content.iter_any():

@@ -5,6 +5,7 @@ import io
 import json
 from typing import Any
 
+import aiohttp
 import pytest
 import redis
 
@@ -198,6 +199,19 @@ async def test_a_caller_that_leaves_is_not_waited_for_for_ever(
         answer.close()
     [row] = await settled(world, acme)
     assert (row.kind, row.detail) == ("estimated", "its caller had left")
+
+
+async def test_a_caller_that_reads_nothing_is_let_go_of(
+    world: World, acme: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.gateway.calls.TOTAL_SECONDS", 0.2)
+    monkeypatch.setattr("api.gateway.calls.DRAIN_SECONDS", 0.2)
+    world.upstream.plays = stream(*words(*["x" * 1_000_000] * 40), asyncio.Event())
+    async with asyncio.timeout(60), world.request(stream=True) as answer:
+        [row] = await settled(world, acme)
+        assert row.kind == "estimated"
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.content.read()
 
 
 async def test_an_upstream_that_is_not_there_costs_nothing(
