@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 
 import structlog
@@ -19,7 +20,7 @@ from activities.signatures import (
     StagedState,
     WorkItemInput,
 )
-from models.domain.effect import Answer
+from models.domain.effect import Answer, Outcome
 from models.domain.errors import WarrantRefused
 from models.domain.principal import service_principal
 from models.services import effect_warrants, effects, staged
@@ -87,7 +88,7 @@ class Effects:
         A worker that is to end while the other side is asked waits for its answer: to be cut off would leave a try of
         which nobody knows.
         """
-        principal = service_principal("connector", given.tenant_id)
+        principal, before = service_principal("connector", given.tenant_id), _now()
         try:
             async with self._db.session_for(principal) as session:
                 began = await effects.begin(session, principal, given.action_id, self._verifier, self._vault)
@@ -95,7 +96,7 @@ class Effects:
             return EffectOutput(words=(await self._refused(given, refusal))[:500])
         if began.job is None:
             return EffectOutput(words=began.words[:500])
-        sending = asyncio.create_task(self._send(given, began.job))
+        sending = asyncio.create_task(self._send(given, began.job, before))
         beating = asyncio.create_task(_beat())
         try:
             answer = await _to_its_end(sending)
@@ -138,8 +139,13 @@ class Effects:
         async with self._db.session_for(principal) as session:
             return await effects.end_refused(session, principal, given.action_id, refusal)
 
-    async def _send(self, given: EffectInput, job: Job) -> Answer:
-        answer = await self._sender.send(job.config, job.request)
+    async def _send(self, given: EffectInput, job: Job, before: float) -> Answer:
+        # INVARIANT: what may have been given up for lost is never sent: people may have said to try again.
+        if _now() - before < ANSWER_GRACE_SECONDS:
+            answer = await self._sender.send(job.config, job.request)
+        else:
+            words = "this worker stood still before it was sent"
+            answer = Answer(Outcome.NOT_SENT, words, {"sent": False, "words": words}, {})
         principal = service_principal("connector", given.tenant_id)
         for number in range(1, RECORD_TRIES + 1):
             try:
@@ -152,6 +158,11 @@ class Effects:
                     raise
                 await asyncio.sleep(min(2 ** (number - 1), 15))
         return answer
+
+
+def _now() -> float:
+    """Seconds that pass also while this process, or its machine, stands still."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 async def _beat() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import cast
 from uuid import UUID
+
+import pytest
 
 from activities.reconcile import Reconciliation, WorkflowEyes
 from activities.signatures import ReconcileInput
@@ -38,3 +41,20 @@ async def test_open_effects_without_a_workflow_are_begun_anew(outside: Outside, 
     found = await reconciliation.reconcile_effects(ReconcileInput())
     assert (found.seen, found.started) == (2, 1)
     assert eyes.started == [waiting]
+
+
+async def test_a_worker_that_stood_still_sends_nothing_that_was_given_up(
+    outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the try's commit and its request nothing is known of it: it may be `unknown`, and tried again, by now."""
+    await outside.connector()
+    action_id = await outside.permitted("/pay")
+    moments = itertools.count(0, 100)
+    monkeypatch.setattr("activities.effects._now", lambda: float(next(moments)))
+    await outside.mint(action_id)
+    assert "stood still" in await outside.perform(action_id)
+    assert outside.receiver.seen == []
+    monkeypatch.undo()
+    assert (await outside.through(action_id)).status == "performed"
+    assert [row.state for row in await outside.tries(action_id)] == ["failed", "performed"]
+    assert len(outside.receiver.seen) == 1
