@@ -52,9 +52,8 @@ def test_packages_that_bring_no_python_are_refused(tmp_path: Path) -> None:
         layout.finish(tmp_path / "root", agents_in(tmp_path / "agents", ""))
 
 
-def test_apts_own_words_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_apts_own_words_are_passed_on(tmp_path: Path) -> None:
     if not shutil.which("apt-get"):
         pytest.skip("no apt-get")
-    monkeypatch.setattr(packages, "ROOTS", ("no-such-package-anywhere",))
     with pytest.raises(packages.PackagesMissingError, match="no-such-package-anywhere"):
-        packages.fetch(tmp_path)
+        packages.fetch(tmp_path, ("no-such-package-anywhere",))
