@@ -50,7 +50,10 @@ class Settling:
         await self._settle(call, None, None, ChargeKind.ESTIMATED, facts_of_call(status=status, detail=detail))
 
     async def produced(self, call: Admitted, tokens: int, status: int, detail: str) -> None:
-        """Charge a stream that was cut for what had come of it."""
+        """Charge a stream that was cut for what had come of it; a model that may think unseen, as it was held."""
+        if any(card.reasoning for card in call.cards):
+            await self.as_held(call, status, f"{detail}; what it thought unseen is billed too")
+            return
         dearest = max(card.dearest_output for card in call.cards)
         cost = min(call.held, -(-(call.bound.fixed + tokens * dearest) // MILLION))
         facts = facts_of_call(tokens={"produced_at_most": tokens}, status=status, detail=detail)

@@ -135,6 +135,8 @@ async def save_state(request: Request, caller: Agent, given: Given) -> StateAnsw
         if len(content) > MAX_STATE_BYTES:
             await drain(request.receive)
             raise TooLargeError(f"A state has at most {MAX_STATE_BYTES} bytes.", max_bytes=MAX_STATE_BYTES)
+    async with given.db.tenant_session(caller.tenant_id) as session:
+        await agent_work.check_room_for_state(session, caller)
     digest = await given.blobs.put(content)
     async with given.db.tenant_session(caller.tenant_id) as session:
         await agent_work.save_state(session, caller, Uploaded(sha256=digest, size=len(content)))

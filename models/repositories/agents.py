@@ -84,7 +84,7 @@ async def save_state(session: AsyncSession, row: RunStateRow) -> bool:
             "insert into run_states (tenant_id, run_id, sha256, size, attempt, updated_at)"
             " values (:tenant, :run, :sha256, :size, :attempt, clock_timestamp())"
             " on conflict (tenant_id, run_id) do update set sha256 = excluded.sha256, size = excluded.size,"
-            " attempt = excluded.attempt, updated_at = excluded.updated_at"
+            " attempt = excluded.attempt, saves = run_states.saves + 1, updated_at = excluded.updated_at"
             " where run_states.attempt <= excluded.attempt returning true"
         ),
         {

@@ -27,6 +27,8 @@ from models.tables.work import WorkItemFileRow
 from sandbox.spec import FilePath, RunSpec
 
 MOST_FILES = 1000
+MOST_STATES = 256
+"""How often a run saves its state: each leaves up to 1 MiB in the blob store, which forgets nothing."""
 MOST_EVENTS = 20_000
 """Of an item's timeline: beyond them nothing more that its agent may say as often as it likes."""
 _PATH: TypeAdapter[str] = TypeAdapter(FilePath)
@@ -89,6 +91,18 @@ async def report_progress(session: AsyncSession, caller: AgentCaller, progress: 
     await _room_for_more(session, caller.tenant_id, item_id)
     data = {"words": progress.words, "percent": progress.percent, "run_id": str(run_id), "attempt": caller.attempt}
     await events.add(session, caller.tenant_id, item_id, EventKind.PROGRESS, data)
+
+
+async def check_room_for_state(session: AsyncSession, caller: AgentCaller) -> None:
+    """Refuse what would be kept in the blob store, before it is.
+
+    Raises:
+        Conflict: The run has saved its state too often.
+    """
+    _, run_id = _of_run(caller)
+    saved = await rows.state_of(session, caller.tenant_id, run_id)
+    if saved is not None and saved.saves >= MOST_STATES:
+        raise Conflict(f"this run has saved its state {MOST_STATES} times; the last one stands", limit=MOST_STATES)
 
 
 async def save_state(session: AsyncSession, caller: AgentCaller, saved: Uploaded) -> None:

@@ -136,4 +136,5 @@ class RunStateRow(SQLModel, table=True):
     sha256: str
     size: int = big()
     attempt: int
+    saves: int = 1
     updated_at: datetime = stamped()

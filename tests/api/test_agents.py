@@ -269,6 +269,9 @@ async def test_state_is_kept_for_the_next_attempt(mine: Inside, database: TestDa
         assert (await mine.call("GET", "/state")).ok() == content
     (await mine.call("PUT", "/state", data=b"x" * 1_048_577)).problem(413)
     assert (await mine.call("GET", "/context")).ok()["has_state"] is True
+    tamper(database, "update run_states set saves = 256")
+    (await mine.call("PUT", "/state", data=b"once more")).problem(409)
+    tamper(database, "update run_states set saves = 1")
     tamper(database, "update run_states set attempt = 2")
     assert (await mine.call("PUT", "/state", data=b"old")).problem(403)["code"] == "attempt"
 

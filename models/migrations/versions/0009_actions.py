@@ -71,7 +71,7 @@ TABLES = (
     # What an agent saved for its next attempt; the bytes are in the blob store.
     """CREATE TABLE run_states (
         tenant_id uuid NOT NULL, run_id uuid NOT NULL, sha256 text NOT NULL, size bigint NOT NULL, attempt integer NOT NULL,
-        updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (tenant_id, run_id),
+        saves integer NOT NULL DEFAULT 1, updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (tenant_id, run_id),
         FOREIGN KEY (tenant_id, run_id) REFERENCES runs (tenant_id, id))""",
     # An approval is about a work item, one action, or a staged set of actions.
     "ALTER TABLE approvals ALTER COLUMN work_item_id DROP NOT NULL",
