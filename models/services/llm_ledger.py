@@ -33,7 +33,7 @@ FLUSH_SECONDS = 0.25
 """How long a charge may be in Redis alone. The durable hold is in PostgreSQL all the while."""
 AWAY_SECONDS = 1.0
 A_PAGE = 40
-"""Some 3 ms of computing, for which every call of the gateway waits: small pages cost throughput, large ones its p99."""
+"""Some 3 ms of computing, for which every call of the gateway waits: large pages are its p99, small ones cost rate."""
 
 log = structlog.get_logger("llm_ledger")
 
