@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from sandbox.agent_problems import MEDIA_TYPE, AgentRefusedError, document, rend
 from sandbox.agent_routes import AWGP_ROUTES, LLM_ROUTES, Matched, Route, Side, match
 from sandbox.artifact_intake import ArtifactIntake
 from sandbox.artifact_saving import Savings
+from sandbox.guest_listener import listen_in
 
 log = structlog.get_logger(__name__)
 
@@ -156,22 +155,6 @@ def _check_framing(request: web.BaseRequest) -> None:
     ):
         request.protocol.close()
         raise AgentRefusedError(400, "bad-request", "Bad request", "The length of the body is said twice.")
-
-
-def listen_in(folder: Path, name: str) -> socket.socket:
-    """A listening Unix socket, open to the sandbox's user; one that is there is replaced."""
-    path = folder / name
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # A Unix address has 108 bytes; through the folder's descriptor any depth will do.
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        listener.bind(f"/proc/self/fd/{descriptor}/{name}")
-    finally:
-        os.close(descriptor)
-    path.chmod(0o777)
-    listener.setblocking(False)
-    return listener
 
 
 class _Crowded(asyncio.Protocol):

@@ -1,4 +1,4 @@
-"""The Unix socket that a guest comes to: one folder, one guest at a time."""
+"""The Unix sockets that a sandbox comes to: how they are made, and the guest's, which serves one guest at a time."""
 
 from __future__ import annotations
 
@@ -26,18 +26,7 @@ class GuestListener:
 
     async def start(self, folder: Path) -> None:
         """Listens. A socket left by an earlier process is replaced; the guest finds the new one."""
-        path = folder / SOCKET
-        path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # A Unix address has 108 bytes; through the folder's descriptor any depth will do.
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            listener.bind(f"/proc/self/fd/{descriptor}/{SOCKET}")
-        finally:
-            os.close(descriptor)
-        path.chmod(0o777)
-        listener.setblocking(False)
-        self._server = await asyncio.start_unix_server(self._came, sock=listener)
+        self._server = await asyncio.start_unix_server(self._came, sock=listen_in(folder, SOCKET))
 
     async def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self.attend(reader, writer)
@@ -47,3 +36,19 @@ class GuestListener:
         if self._server is not None:
             self._server.close()
             self._server = None
+
+
+def listen_in(folder: Path, name: str) -> socket.socket:
+    """A listening Unix socket, open to the sandbox's user; one that is there is replaced."""
+    path = folder / name
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # A Unix address has 108 bytes; through the folder's descriptor any depth will do.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        listener.bind(f"/proc/self/fd/{descriptor}/{name}")
+    finally:
+        os.close(descriptor)
+    path.chmod(0o777)
+    listener.setblocking(False)
+    return listener

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sandbox.agent_ports import listen_in
 from sandbox.guest_frames import json_frame
+from sandbox.guest_listener import listen_in
 
 TRUSTING_GUEST_SOCKET = "trusting.sock"
 
